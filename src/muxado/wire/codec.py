@@ -1,0 +1,253 @@
+"""The seam between the session and a wire format.
+
+A format is a `WireFormat`: a table of `Rules`, an `Encoder` that packs frames, and a
+`Decoder` that cuts incoming bytes into frames. The session speaks in data, resets, credits
+and go-aways, and never asks which format it has.
+
+How a decoder is driven::
+
+    decoder.space()        where the next bytes of the transport should be put
+    decoder.filled(n)      that many have been put there
+    decoder.next()         the kind of the next frame, its fields in the decoder's
+                           attributes; NEED_MORE when none is complete
+    decoder.take()         after DATA: what has come of the frame's body, until
+                           `decoder.body` (the bytes still missing) is 0
+    decoder.skip()         after DATA: throw the rest of the body away unstored
+
+A DATA frame is announced by its header, so that its length can be judged before any of its
+body is taken in; every other frame is announced when it is complete. The fields live in the
+decoder, not in an object per frame: frames are the hot path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from ..errors import UsageError
+
+NEED_MORE: Final = 0
+DATA: Final = 1
+RESET: Final = 2
+CREDIT: Final = 3
+GO_AWAY: Final = 4
+BAD_FRAME: Final = 5
+
+# What one read of the transport may bring: little at first, since many sessions are idle, and
+# twice as much each time that a read has filled it.
+FIRST_READ_SIZE: Final = 16 * 1024
+READ_SIZE: Final = 256 * 1024
+
+
+class Rules:
+    """What a session must know of a format besides its bytes.
+
+    Attributes:
+        name: what the format is called in messages.
+        first_client_id: id of the first stream a client opens; later ones count up by 2.
+        first_server_id: the same for a server.
+        last_id: the largest stream id there is.
+        max_data: the longest DATA payload, in bytes.
+        ping_id: the id that no stream has, on which an empty DATA frame draws a RST.
+    """
+
+    __slots__ = ("first_client_id", "first_server_id", "last_id", "max_data", "name", "ping_id")
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        first_client_id: int,
+        first_server_id: int,
+        last_id: int,
+        max_data: int,
+        ping_id: int,
+    ) -> None:
+        self.name: str = name
+        self.first_client_id: int = first_client_id
+        self.first_server_id: int = first_server_id
+        self.last_id: int = last_id
+        self.max_data: int = max_data
+        self.ping_id: int = ping_id
+
+
+class Encoder:
+    """Packs frames. Each method returns the bytes that go on the wire.
+
+    Raises:
+        UsageError: from every method, for a value that the format can't carry.
+    """
+
+    __slots__ = ()
+
+    def data_header(self, stream_id: int, length: int, syn: bool, fin: bool) -> bytes:
+        """Pack the header of a DATA frame whose `length` bytes of payload follow it."""
+        raise NotImplementedError
+
+    def reset(self, stream_id: int, code: int) -> bytes:
+        """Pack a frame that ends both directions of a stream."""
+        raise NotImplementedError
+
+    def credit(self, stream_id: int, increment: int) -> bytes:
+        """Pack a frame that lets the peer send `increment` bytes more on a stream."""
+        raise NotImplementedError
+
+    def go_away(self, last_id: int, code: int, debug: bytes, final: bool) -> bytes:
+        """Pack a GOAWAY. `final` says that the transport's end follows at once."""
+        raise NotImplementedError
+
+    def ping(self) -> bytes:
+        """Pack what makes any peer answer."""
+        raise NotImplementedError
+
+
+class Decoder:
+    """Cuts a byte stream into frames; the base of each format's own.
+
+    Attributes:
+        stream_id: the stream of the frame just announced.
+        length: the payload's length of a DATA frame.
+        syn: whether a DATA frame opens its stream.
+        fin: whether a DATA frame ends its sender's direction.
+        body: how many bytes of the current DATA frame's payload are still to be taken.
+        code: the error code of RESET, GO_AWAY and BAD_FRAME.
+        value: the increment of CREDIT, the last stream id of GO_AWAY.
+        text: the debug text of GO_AWAY, the reason of BAD_FRAME.
+        stepped_over: True once a legal frame was passed over unannounced.
+    """
+
+    __slots__ = (
+        "_end",
+        "_input",
+        "_skip",
+        "_start",
+        "_view",
+        "body",
+        "code",
+        "fin",
+        "length",
+        "stepped_over",
+        "stream_id",
+        "syn",
+        "text",
+        "value",
+    )
+
+    def __init__(self) -> None:
+        self._input = bytearray(FIRST_READ_SIZE)
+        self._view = memoryview(self._input)
+        self._start = 0
+        self._end = 0
+        self._skip = 0
+        self.stepped_over: bool = False
+        self.stream_id: int = 0
+        self.length: int = 0
+        self.syn: bool = False
+        self.fin: bool = False
+        self.body: int = 0
+        self.code: int = 0
+        self.value: int = 0
+        self.text: bytes = b""
+
+    def space(self) -> memoryview:
+        """Return where the transport's next bytes should be put; never empty.
+
+        Everything complete must have been parsed first, so that what is left is short.
+        """
+        if self._start == self._end:
+            if self._end == len(self._input):
+                self.make_room(2 * self._end)
+            self._start = self._end = 0
+            return self._view
+        if self._start:
+            rest = self._end - self._start
+            self._input[:rest] = self._input[self._start : self._end]
+            self._start = 0
+            self._end = rest
+        return self._view[self._end :]
+
+    def find_room(self) -> bool:
+        """Have `space()` hold something although what has come can't be parsed yet.
+
+        Returns False if as much is waiting as one read may bring.
+        """
+        if self._start == 0 and self._end == len(self._input):
+            if self._end >= READ_SIZE:
+                return False
+            waiting = self._input
+            self._input = bytearray(READ_SIZE)
+            self._input[: self._end] = waiting
+            self._view = memoryview(self._input)
+        return True
+
+    def make_room(self, size: int) -> None:
+        """Have `space()` hold `size` bytes, or as many as one read may bring; when it is empty."""
+        size = min(size, READ_SIZE)
+        if self._start == self._end and size > len(self._input):
+            self._input = bytearray(size)
+            self._view = memoryview(self._input)
+            self._start = self._end = 0
+
+    def filled(self, count: int) -> None:
+        """Note that `count` bytes have been put into `space()`."""
+        self._end += count
+
+    def clear(self) -> None:
+        """Throw everything away that has come."""
+        self._start = self._end = 0
+
+    def next(self) -> int:
+        """Return the kind of the next frame, or NEED_MORE. See the module's text."""
+        raise NotImplementedError
+
+    def take(self) -> bytes:
+        """Return what has come of the current DATA frame's body, b"" if nothing has."""
+        start = self._start
+        count = self._end - start
+        if count > self.body:
+            count = self.body
+        self._start = start + count
+        self.body -= count
+        return bytes(self._view[start : start + count])
+
+    def skip(self) -> None:
+        """Throw the rest of the current DATA frame's body away, as far as it comes."""
+        self._skip = self.body
+        self.body = 0
+
+    def inside_frame(self) -> bool:
+        """Return whether the input ends in the middle of a frame."""
+        return self._start != self._end or self._skip > 0 or self.body > 0
+
+    def first_bytes(self) -> bytes:
+        """Return up to 64 bytes that have come and are not parsed, for an error message."""
+        return bytes(self._view[self._start : min(self._end, self._start + 64)])
+
+    def _skipped(self) -> bool:
+        """Drop what has come of the bytes to skip; return whether none are left."""
+        count = min(self._skip, self._end - self._start)
+        self._start += count
+        self._skip -= count
+        return self._skip == 0
+
+    def _bad(self, code: int, text: bytes) -> int:
+        self.code = code
+        self.text = text
+        return BAD_FRAME
+
+
+class WireFormat:
+    """A wire format: its rules, its encoder, and how to make a decoder."""
+
+    __slots__ = ("encoder", "new_decoder", "rules")
+
+    def __init__(self, rules: Rules, encoder: Encoder, new_decoder: Callable[[], Decoder]) -> None:
+        self.rules: Rules = rules
+        self.encoder: Encoder = encoder
+        self.new_decoder: Callable[[], Decoder] = new_decoder
+
+
+def check_field(name: str, value: int, low: int, high: int) -> None:
+    """Raise `UsageError` if a number doesn't fit its field."""
+    if not low <= value <= high:
+        raise UsageError(f"{name} must be from {low} to {high}, not {value}")

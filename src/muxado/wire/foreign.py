@@ -1,0 +1,60 @@
+"""Names the protocol of a peer that doesn't speak muxado, by its first bytes.
+
+Only asked once the first frame has proved illegal, so a muxado peer is never misnamed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_HTTP: Final = re.compile(
+    rb"HTTP/|[A-Z][A-Z-]{2,19} (?:[/*]|https?:)"
+    rb"|(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH) "
+)
+_TLS: Final = re.compile(rb"[\x14-\x16]\x03[\x00-\x04]")
+_PROXY: Final = (b"PROXY ", b"\r\n\r\n\x00\r\nQ")
+
+
+def recognise(data: bytes) -> str:
+    """Say what a peer speaks whose first bytes are `data`.
+
+    8 bytes are enough to tell, but for HTTP's long methods, where what follows must be there.
+
+    Returns what it is and what to do about it, or "" if the bytes are nothing known.
+    """
+    if _HTTP.match(data):
+        return "the peer speaks HTTP: this is not a muxado port, or a proxy answered"
+    if _TLS.match(data):
+        return "the peer speaks TLS: pass ssl="
+    if data.startswith(b"SSH-"):
+        return "the peer speaks SSH: this is not a muxado port"
+    if data.startswith(_PROXY):
+        return "the peer sent a PROXY protocol header: turn it off, or strip it first"
+    if len(data) < 8:
+        return ""
+    stream_id = int.from_bytes(data[4:8], "big")
+    if _is_yamux(data, stream_id):
+        return "the peer speaks yamux, not muxado v2"
+    if _is_muxado_v1(data):
+        return "the peer speaks muxado v1, which a v2 peer does not understand"
+    if data[0] in (1, 2) and data[1] <= 4:
+        return "the peer speaks smux, not muxado v2"
+    return ""
+
+
+def _is_yamux(data: bytes, stream_id: int) -> bool:
+    # Version 0, type 0-3, 16 bits of flags. A v1 SYN without fields has the look of yamux data
+    # with SYN, but v1 never uses stream id 1, which is the first of a yamux client.
+    if data[0] != 0 or data[1] > 3 or data[2] != 0 or data[3] > 0xF:
+        return False
+    return data[1] != 0 or stream_id == 1
+
+
+def _is_muxado_v1(data: bytes) -> bool:
+    # 14 bits of length, flags, type: the first frame is a SYN (type 1) or a GOAWAY (type 6).
+    if data[0] != 0:
+        return False
+    return (data[3] == 1 and data[1] in (0, 4, 8) and data[2] <= 7) or (
+        data[3] == 6 and data[2] == 0
+    )
