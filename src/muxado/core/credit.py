@@ -1,0 +1,107 @@
+"""How much a peer may send ahead of the reader: the receive window, sized per session.
+
+A window is credit that the peer holds on one stream. Too little, and a stream is capped at
+window / round trip; too much, and every other stream's data waits behind it in the queues on
+the way. What a link can hold is rate x round trip, so that is what is estimated:
+
+* the *rate* at which the application takes bytes, over about one round trip, the best of the
+  last few: a slow reader earns no window, however fast the link is;
+* the *minimum* round trip of a sliding window: never the loaded one, which grows with the
+  very queue that a large window builds.
+
+The target for all credit of the session is twice their product, at least `FLOOR`, shared by
+the streams that use theirs up. A window-limited sender thus doubles its rate every round
+trip until the link, and not the window, is the limit.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FLOOR: Final = 512 * 1024
+LEAST_SHARE: Final = 64 * 1024
+GAIN: Final = 2.0
+
+# A window is filled up when half of it is used, a large one in steps of this many bytes: the
+# sender of half a window at a time would go only half as fast as the window lets it.
+STEP: Final = 128 * 1024
+
+SHORTEST_EPOCH: Final = 0.005  # seconds; below this the clock's and the loop's grain rule
+KEPT_EPOCHS: Final = 8
+
+
+def worth_granting(window: int, held: int) -> bool:
+    """Return whether a peer that still holds this much of a window should be given more."""
+    return held <= window >> 1 or window - held >= STEP
+
+
+class CreditEstimator:
+    """Estimates how much credit the session's streams need, and divides it.
+
+    Attributes:
+        target: bytes, the credit that all streams of the session should hold together.
+        epoch: the number of the current measuring interval; streams note the last one in
+            which they were counted.
+    """
+
+    __slots__ = (
+        "_active",
+        "_last_active",
+        "_max_window",
+        "_rates",
+        "_started",
+        "_taken",
+        "epoch",
+        "target",
+    )
+
+    def __init__(self, max_window: int, now: float) -> None:
+        self._max_window = max_window
+        self._started = now
+        self._taken = 0
+        self._active = 0
+        self._last_active = 1
+        self._rates: list[float] = [0.0] * KEPT_EPOCHS
+        self.epoch: int = 1
+        self.target: int = FLOOR
+
+    def share(self) -> int:
+        """Return the window of one stream, in bytes."""
+        streams = self._active if self._active > self._last_active else self._last_active
+        share = self.target // streams
+        if share < LEAST_SHARE:
+            share = LEAST_SHARE
+        return share if share < self._max_window else self._max_window
+
+    def stream_counted(self) -> None:
+        """Count a stream that needs more than its first window in this epoch.
+
+        The many small streams that never do share nothing: their first window is enough.
+        """
+        self._active += 1
+
+    def taken(self, count: int) -> None:
+        """Count bytes that the application took."""
+        self._taken += count
+
+    def tick(self, now: float, min_rtt: float) -> None:
+        """Close the measuring interval if it has lasted about a round trip.
+
+        Args:
+            now: the time, in seconds.
+            min_rtt: the minimum round trip, in seconds; 0 if none was measured yet.
+        """
+        if min_rtt <= 0:
+            return
+        elapsed = now - self._started
+        if elapsed < min_rtt or elapsed < SHORTEST_EPOCH:
+            return
+        # An interval much longer than a round trip holds a pause, which says nothing.
+        if self._taken and elapsed < 4 * max(min_rtt, SHORTEST_EPOCH):
+            self._rates[self.epoch % KEPT_EPOCHS] = self._taken / elapsed
+            self.target = max(FLOOR, int(GAIN * max(self._rates) * min_rtt))
+        self.epoch += 1
+        self._started = now
+        self._taken = 0
+        self._last_active = max(1, self._active)
+        self._active = 0

@@ -1,0 +1,53 @@
+"""Guards that keep what a peer's behaviour makes us hold or do within bounds."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Ids of streams that this side has reset, whose late data draws no further answer.
+MAX_MUTED: Final = 4096
+
+# Seconds over which streams that the peer opens and resets unseen are counted.
+CHURN_WINDOW: Final = 10.0
+
+
+class MutedIds:
+    """The most recently reset streams: data that was under way is dropped in silence."""
+
+    __slots__ = ("_ids",)
+
+    def __init__(self) -> None:
+        self._ids: dict[int, None] = {}
+
+    def add(self, stream_id: int) -> None:
+        """Add an id; the oldest goes if there are too many."""
+        ids = self._ids
+        ids[stream_id] = None
+        if len(ids) > MAX_MUTED:
+            del ids[next(iter(ids))]
+
+    def discard(self, stream_id: int) -> None:
+        """Remove an id that lives again."""
+        self._ids.pop(stream_id, None)
+
+    def __contains__(self, stream_id: int) -> bool:
+        return stream_id in self._ids
+
+
+class ChurnGuard:
+    """Counts streams that the peer opened and reset before the application saw them."""
+
+    __slots__ = ("_count", "_limit", "_since")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._count = 0
+        self._since = 0.0
+
+    def too_many(self, now: float) -> bool:
+        """Count one more; return whether that is too many for the time."""
+        if now - self._since > CHURN_WINDOW:
+            self._since = now
+            self._count = 0
+        self._count += 1
+        return self._count > self._limit

@@ -1,0 +1,146 @@
+"""Pings: the round trip, and whether the peer still lives.
+
+Any inbound byte is life. Only after `interval` seconds of silence is the peer asked, and only
+after `timeout` more without a byte is it given up (docs/protocol.md section 11).
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final
+
+# How often the round trip is measured while data comes in, and how long a minimum counts.
+SAMPLE_INTERVAL: Final = 1.0
+MINIMUM_WINDOW: Final = 30.0
+
+# A timer later than this was held up by this process, not by the peer.
+LATE: Final = 0.1
+
+
+class Liveness:
+    """The pings of one session. One is in flight at a time; whoever asks shares the next.
+
+    Attributes:
+        wanted: True if a ping should be sent at the next chance.
+        with_traffic: True while that ping should only ride along with something else.
+        sent: how many pings have been sent.
+        answered: the number of the last ping that was answered.
+        rtt: the last round trip in seconds, 0 if none was measured.
+        min_rtt: the smallest of the last 30 to 60 seconds, 0 if none was measured.
+        supported: False if the peer's streams make pings impossible.
+    """
+
+    __slots__ = (
+        "_again",
+        "_asked",
+        "_bucket_min",
+        "_bucket_started",
+        "_extended",
+        "_heard_at",
+        "_interval",
+        "_last_bucket_min",
+        "_sampled_at",
+        "_sent_at",
+        "_timeout",
+        "answered",
+        "min_rtt",
+        "rtt",
+        "sent",
+        "supported",
+        "wanted",
+        "with_traffic",
+    )
+
+    def __init__(self, interval: float | None, timeout: float | None, now: float) -> None:
+        watch = interval is not None and timeout is not None
+        self._interval = interval if interval is not None and watch else inf
+        self._timeout = timeout if timeout is not None and watch else inf
+        self._heard_at = now
+        self._asked = inf  # when the peer is given up; inf while it isn't in doubt
+        self._extended = False
+        self._sent_at = -inf
+        self._sampled_at = -inf
+        self._again = False
+        self._bucket_started = now
+        self._bucket_min = inf
+        self._last_bucket_min = inf
+        self.wanted: bool = True
+        self.with_traffic: bool = True
+        self.sent: int = 0
+        self.answered: int = 0
+        self.rtt: float = 0.0
+        self.min_rtt: float = 0.0
+        self.supported: bool = True
+
+    def request(self) -> int:
+        """Ask for a ping; return its number: it is answered once `answered` reaches it."""
+        self.with_traffic = False
+        if self.sent > self.answered:
+            self._again = True
+        else:
+            self.wanted = True
+        return self.sent + 1
+
+    def ping_sent(self, now: float) -> None:
+        """Note that the wanted ping has been handed over."""
+        self.wanted = self.with_traffic = False
+        self.sent += 1
+        self._sent_at = self._sampled_at = now
+
+    def answer(self, now: float) -> bool:
+        """Take a ping's answer; return False if nobody asked."""
+        if self.answered == self.sent:
+            return False
+        self.answered = self.sent
+        self.rtt = now - self._sent_at
+        # From here on, or the answer itself would call for the next on a slow link.
+        self._sampled_at = now
+        if now - self._bucket_started > MINIMUM_WINDOW:
+            self._last_bucket_min = self._bucket_min
+            self._bucket_min = inf
+            self._bucket_started = now
+        self._bucket_min = min(self._bucket_min, self.rtt)
+        self.min_rtt = min(self._bucket_min, self._last_bucket_min)
+        if self._again:
+            self._again = False
+            self.wanted = True
+        return True
+
+    def heard(self, now: float) -> None:
+        """Note that bytes came in."""
+        self._heard_at = now
+        self._asked = inf
+        self._extended = False
+
+    def sample(self, now: float) -> None:
+        """Ask for a ping if the last one is old; called while data comes in."""
+        if now - self._sampled_at >= SAMPLE_INTERVAL and self.supported:
+            self.request()
+
+    def turn_off(self) -> None:
+        """Ping no more: the peer has a stream where pings should go."""
+        self.supported = self.wanted = self._again = False
+        self._interval = self._asked = inf
+
+    def next_deadline(self) -> float:
+        """Return when `handle_timer` is due, inf for never."""
+        if self._asked != inf:
+            return self._asked
+        return self._heard_at + self._interval
+
+    def handle_timer(self, now: float) -> bool:
+        """Do what is due; return True if the peer is to be given up."""
+        due = self.next_deadline()
+        if now < due:
+            return False
+        if self._asked == inf:
+            self.request()
+            self._asked = now + self._timeout
+            return False
+        late = now - due
+        if late > LATE and not self._extended:
+            # This process slept; what the peer sent meanwhile may still wait to be read.
+            self._extended = True
+            self._asked = now + min(late, self._timeout)
+            return False
+        return True

@@ -1,0 +1,130 @@
+"""Which stream sends next: strict between priorities, round robin within one."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .stream import CoreStream
+
+LOWEST_PRIORITY: Final = -8
+HIGHEST_PRIORITY: Final = 7
+
+# So many places of streams that have ended may stay in a queue, or as many as there are others.
+MOST_ENDED: Final = 64
+
+# Of this many frames one goes to a lower priority that waits, so that it still moves.
+SHARE_OF_LOWER: Final = 16
+
+
+class _Level:
+    """The streams of one priority that have something to send; the first has not ended."""
+
+    __slots__ = ("ended", "passed", "priority", "queue")
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.queue: deque[CoreStream] = deque()
+        self.ended = 0  # how many of them have ended meanwhile
+        self.passed = 0  # frames sent since a lower level had its turn
+
+    def trim(self) -> None:
+        """Drop places of streams that have ended: the first ones, and all if they are many."""
+        queue = self.queue
+        while queue and not queue[0].scheduled:
+            queue.popleft()
+            self.ended -= 1
+        if self.ended > MOST_ENDED and self.ended > len(queue) // 2:
+            self.queue = deque([stream for stream in queue if stream.scheduled])
+            self.ended = 0
+
+
+class Scheduler:
+    """The streams that have something to send, and whose turn it is.
+
+    Attributes:
+        waiting: how many streams wait.
+    """
+
+    __slots__ = ("_levels", "waiting")
+
+    def __init__(self) -> None:
+        self._levels: list[_Level] = [_Level(0)]  # highest priority first
+        self.waiting: int = 0
+
+    def add(self, stream: CoreStream) -> None:
+        """Queue a stream behind the others of its priority; once only, until it is taken."""
+        stream.scheduled = True
+        self.waiting += 1
+        levels = self._levels
+        priority = stream.priority
+        index = 0
+        for level in levels:
+            if level.priority == priority:
+                level.queue.append(stream)
+                return
+            if level.priority < priority:
+                break
+            index += 1
+        level = _Level(priority)
+        level.queue.append(stream)
+        levels.insert(index, level)
+
+    def take(self) -> CoreStream | None:
+        """Remove and return the stream whose turn it is."""
+        if not self.waiting:
+            return None
+        self.waiting -= 1
+        chosen: _Level | None = None
+        for level in self._levels:
+            if not level.queue:
+                continue
+            if chosen is not None:
+                # Somebody lower waits too: is it their turn?
+                chosen.passed += 1
+                if chosen.passed < SHARE_OF_LOWER:
+                    break
+                chosen.passed = 0
+            chosen = level
+        assert chosen is not None
+        stream = chosen.queue.popleft()
+        stream.scheduled = False
+        if chosen.ended:
+            chosen.trim()
+        return stream
+
+    def remove(self, stream: CoreStream) -> None:
+        """Take a stream out that gets a new priority."""
+        level = self._level_of(stream)
+        level.queue.remove(stream)
+        stream.scheduled = False
+        self.waiting -= 1
+        level.trim()
+
+    def drop(self, stream: CoreStream) -> None:
+        """Take a stream out that has ended, and so never comes back.
+
+        Its place goes later: a search of the queue for each would let a peer that resets many
+        streams make us search for seconds.
+        """
+        level = self._level_of(stream)
+        stream.scheduled = False
+        self.waiting -= 1
+        level.ended += 1
+        level.trim()
+
+    def clear(self) -> None:
+        """Take every stream out."""
+        for level in self._levels:
+            for stream in level.queue:
+                stream.scheduled = False
+            level.queue.clear()
+            level.ended = 0
+        self.waiting = 0
+
+    def _level_of(self, stream: CoreStream) -> _Level:
+        for level in self._levels:
+            if level.priority == stream.priority:
+                return level
+        raise AssertionError("a stream that waits has a level")
