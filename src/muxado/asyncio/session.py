@@ -1,0 +1,486 @@
+"""A session for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio.sslproto import SSLProtocol
+from collections import deque
+from collections.abc import Awaitable, Callable
+from ssl import SSLContext
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..config import Config
+from ..core import CoreSession, CoreStream, SessionStats
+from ..core.life import ACCEPTABLE, DRAINED
+from ..core.states import CLOSING, SESSION_STATES
+from ..errors import CloseReason, ErrorCode, MuxadoError, SessionError
+from .driver import Driver
+from .stream import Stream
+from .transport import StreamServer, StreamTransport
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Session"]
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+logger: logging.Logger = logging.getLogger("muxado")
+
+
+class Session:
+    """One end of a connection that carries many streams.
+
+    Sessions come from `connect`, `serve`, `listen`, `client` and `server`. Both ends may open
+    streams and accept the other's. As an async context manager a session is closed in order
+    at the end of the block, and aborted if the block raises. Iterating over it gives the
+    streams that the peer opens, until the session ends in order.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        """Not for users."""
+        self._driver = driver
+        self._core = driver.core
+        self._acceptors: deque[asyncio.Future[None]] = deque()
+        self._waiters: set[asyncio.Future[None]] = set()  # for a pong, a drain, the end
+        self._drained = False
+        driver.subscribe(self._notify)
+
+    @property
+    def config(self) -> Config:
+        """The session's settings."""
+        return self._core.config
+
+    def __repr__(self) -> str:
+        core = self._core
+        role = "client" if core.client else "server"
+        return (
+            f"<Session {role} {SESSION_STATES[core.state]} peer={self.remote_address!r}"
+            f" streams={len(core.streams) - core.heartbeats}>"
+        )
+
+    # Streams
+
+    def open(self, *, type: int | None = None, priority: int = 0, eager: bool = False) -> Stream:
+        """Open a stream, without waiting for the peer.
+
+        The peer hears of it with the first write, the first read, or `write_eof()`.
+
+        Args:
+            type: the stream's 32-bit type, 0 if none is given; only with `Config.typed`.
+            priority: how urgent what we send is, from -8 to 7; higher goes first.
+            eager: let the peer know of the stream at once.
+
+        Raises:
+            UsageError: the type or the priority can't be.
+            SessionClosed: the session is closing, or has ended (or another `SessionError`).
+            PeerGone: the peer takes no new streams: dial a new session.
+            StreamsExhausted: every stream id has been used: dial a new session.
+        """
+        stream = self._core.open(type=type, priority=priority, eager=eager)
+        if eager:
+            self._driver.flush_soon()
+        return Stream(self, self._driver, stream)
+
+    async def accept(self) -> Stream:
+        """Wait for the next stream that the peer opens. Cancelling it loses none.
+
+        Raises:
+            SessionError: the session is closing or has ended, and no stream waits.
+        """
+        return Stream(self, self._driver, await self._accept())
+
+    async def _accept(self) -> CoreStream:
+        while True:
+            stream = self._core.accept()
+            if stream is not None:
+                return stream
+            waiter: asyncio.Future[None] = self._driver.loop.create_future()
+            self._acceptors.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if not waiter.cancelled():
+                    self._wake_acceptors()  # it was told of a stream: let another take it
+                elif waiter in self._acceptors:
+                    self._acceptors.remove(waiter)
+                raise
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Stream:
+        try:
+            return await self.accept()
+        except SessionError:
+            if self._ended_cleanly():
+                raise StopAsyncIteration from None
+            raise
+
+    async def serve(
+        self, handler: Callable[[Stream], Awaitable[object]], *, limit: int | None = None
+    ) -> None:
+        """Accept every stream, and run `handler(stream)` for it in a task of its own.
+
+        A handler that returns closes its stream; one that raises resets it, and is logged.
+        Cancelled, it cancels the handlers and waits for them.
+
+        Args:
+            handler: a coroutine function.
+            limit: how many handlers may run at once; further streams wait.
+
+        Returns:
+            when the session has ended in order and the handlers are done.
+
+        Raises:
+            SessionError: the session ended otherwise; the handlers are done then too.
+        """
+        slots = asyncio.Semaphore(limit) if limit is not None else None
+        failure: SessionError | None = None
+        async with asyncio.TaskGroup() as group:
+            while True:
+                if slots is not None:
+                    await slots.acquire()
+                try:
+                    stream = await self.accept()
+                except SessionError as exc:
+                    failure = exc
+                    break
+                task = group.create_task(
+                    self._handle(handler, stream), name=f"muxado stream {stream.id}"
+                )
+                if slots is not None:
+                    task.add_done_callback(lambda _: slots.release())
+                del stream
+        if not self._ended_cleanly():
+            assert failure is not None
+            raise failure
+
+    async def _handle(self, handler: Callable[[Stream], Awaitable[object]], stream: Stream) -> None:
+        try:
+            async with stream:
+                await handler(stream)
+        except MuxadoError as exc:
+            logger.info("stream %d of %r: %s", stream.id, self, exc)
+        except Exception:
+            logger.exception("the handler of stream %d of %r failed", stream.id, self)
+
+    # Streams for libraries that know asyncio's own
+
+    async def create_connection(
+        self,
+        protocol_factory: Callable[[], P],
+        *,
+        type: int | None = None,
+        priority: int = 0,
+        ssl: SSLContext | None = None,
+        server_hostname: str | None = None,
+    ) -> tuple[asyncio.Transport, P]:
+        """Open a stream and run a protocol over it, as the loop's `create_connection` does.
+
+        Args:
+            protocol_factory: makes the protocol.
+            type: as for `open`.
+            priority: as for `open`.
+            ssl: run TLS inside the stream.
+            server_hostname: the name that the certificate inside must have.
+
+        Returns:
+            the transport and the protocol.
+
+        Raises:
+            As `open`; `ssl.SSLError` if TLS inside fails.
+        """
+        loop = self._driver.loop
+        protocol = protocol_factory()
+        tls: SSLProtocol | None = None
+        secured: asyncio.Future[None] = loop.create_future()
+        if ssl is not None:
+            tls = SSLProtocol(loop, protocol, ssl, secured, server_hostname=server_hostname)
+        core = self._core.open(type=type, priority=priority, eager=True)
+        started: asyncio.Future[None] = loop.create_future()
+        carried = protocol if tls is None else tls
+        transport = StreamTransport(self, self._driver, core, carried, started)
+        self._driver.flush_soon()
+        try:
+            await started
+            if tls is None:
+                return transport, protocol
+            await secured
+        except BaseException:
+            transport.abort()
+            raise
+        if transport.is_closing():
+            raise ConnectionResetError("the stream was lost in the TLS handshake")
+        return tls._app_transport, protocol
+
+    def create_server(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        *,
+        ssl: SSLContext | None = None,
+    ) -> StreamServer:
+        """Run a protocol over each stream that the peer opens, as the loop's `create_server`.
+
+        It is what accepts from then on: don't call `accept` or `serve` beside it.
+
+        Args:
+            protocol_factory: makes a protocol for each stream.
+            ssl: run TLS inside the streams, with this context's certificate.
+
+        Returns:
+            the server, to be closed, or waited for with `serve_forever`.
+        """
+        loop = self._driver.loop
+
+        def new_protocol() -> asyncio.BaseProtocol:
+            protocol = protocol_factory()
+            if ssl is None:
+                return protocol
+            waiter: Any = None
+            return SSLProtocol(loop, protocol, ssl, waiter, server_side=True)
+
+        async def accept() -> None:
+            while True:
+                try:
+                    stream = await self._accept()
+                except SessionError:
+                    if self._ended_cleanly():
+                        return
+                    raise
+                try:
+                    StreamTransport(self, self._driver, stream, new_protocol())
+                except Exception as exc:
+                    loop.call_exception_handler(
+                        {"message": "making a stream's protocol failed", "exception": exc}
+                    )
+                    stream.reset(ErrorCode.INTERNAL_ERROR)
+                    self._driver.settle()
+
+        return StreamServer(self, accept, loop)
+
+    async def open_connection(
+        self, *, type: int | None = None, priority: int = 0, limit: int | None = None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a stream as asyncio's own pair of reader and writer.
+
+        For libraries that want that pair; a `Stream` does the same with less.
+
+        Args:
+            type: as for `open`.
+            priority: as for `open`.
+            limit: bytes, the reader's limit; `Config.read_limit` by default.
+
+        Raises:
+            As `open`.
+        """
+        loop = self._driver.loop
+        reader = asyncio.StreamReader(limit=limit or self.config.read_limit, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport, _ = await self.create_connection(lambda: protocol, type=type, priority=priority)
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def start_server(
+        self,
+        client_connected_cb: Callable[
+            [asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None
+        ],
+        *,
+        limit: int | None = None,
+    ) -> StreamServer:
+        """Call back with a reader and a writer for each stream, as `asyncio.start_server`.
+
+        Args:
+            client_connected_cb: a function or a coroutine function.
+            limit: bytes, the readers' limit; `Config.read_limit` by default.
+        """
+        loop = self._driver.loop
+
+        def factory() -> asyncio.StreamReaderProtocol:
+            reader = asyncio.StreamReader(limit=limit or self.config.read_limit, loop=loop)
+            return asyncio.StreamReaderProtocol(reader, client_connected_cb, loop=loop)
+
+        return self.create_server(factory)
+
+    # Looking
+
+    async def ping(self) -> float:
+        """Ask the peer for a sign of life, and return the round trip in seconds.
+
+        One ping is in flight at a time; callers that come meanwhile share the next.
+
+        Raises:
+            UsageError: the peer uses stream 1 itself, which no muxado peer does.
+            SessionError: the session is closing or has ended.
+        """
+        core = self._core
+        number = core.ping()
+        self._driver.settle()
+        while core.liveness.answered < number:
+            if core.state >= CLOSING:
+                raise core.failure()
+            await self._wait()
+        return core.liveness.rtt
+
+    def stats(self) -> SessionStats:
+        """Return a snapshot of the session's counters."""
+        return self._core.stats()
+
+    @property
+    def closed(self) -> bool:
+        """True once the session can't be used any more: it is closing, or has ended."""
+        return self._core.state >= CLOSING
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why the session ended, None while it lives."""
+        return self._core.reason
+
+    @property
+    def local_address(self) -> object:
+        """This end's address as the transport gives it, None if it has none."""
+        return self.get_extra_info("sockname")
+
+    @property
+    def remote_address(self) -> object:
+        """The peer's address as the transport gives it, None if it has none."""
+        return self.get_extra_info("peername")
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        """Return what the transport says of itself: `peername`, `ssl_object`, `peercert` ..."""
+        try:
+            return self._driver.link.get_extra_info(name, default)
+        except (AttributeError, ValueError):
+            # It is closed: uvloop asks its socket, and asyncio's TLS what it has let go.
+            return default
+
+    # The end
+
+    def go_away(self, code: int = 0, debug: bytes = b"") -> None:
+        """Tell the peer to open no more streams; everything else goes on.
+
+        Args:
+            code: why, any 32-bit number.
+            debug: the same in words; at most 128 bytes of it are sent.
+
+        Raises:
+            UsageError: the code is no 32-bit number.
+        """
+        self._core.go_away(code, debug)
+        self._driver.settle()
+
+    async def shutdown(self, timeout: float | None = 30.0) -> None:
+        """End the session gracefully: no new streams, wait for the open ones, then close.
+
+        Args:
+            timeout: seconds for the open streams; then the session is aborted. None waits
+                for as long as they take.
+
+        Cancelled, it leaves the session draining.
+        """
+        self._core.shut_down()
+        self._driver.settle()
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._drained and not self.closed:
+                    await self._wait()
+        except TimeoutError:
+            self.abort()
+        self.close()
+        await self.wait_closed()
+
+    def close(self) -> None:
+        """Close the session in order: what was written still goes out, streams read no more.
+
+        It takes `Config.close_timeout` at most; `wait_closed` tells when it is done.
+        """
+        self._core.close(monotonic())
+        self._driver.settle()
+
+    async def wait_closed(self) -> None:
+        """Wait until the session has ended and its connection is gone."""
+        while not self._driver.lost:
+            await self._wait()
+
+    def abort(self, code: int = 0) -> None:
+        """End the session at once; what is queued is dropped.
+
+        Args:
+            code: what the peer is told, if it can be told at once.
+
+        Raises:
+            UsageError: the code is no 32-bit number.
+        """
+        self._core.abort(code, monotonic())
+        self._driver.settle()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            self.close()
+        else:
+            self.abort(0 if not issubclass(exc_type, Exception) else ErrorCode.INTERNAL_ERROR)
+        try:
+            await self.wait_closed()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    # For the driver
+
+    def _notify(self, events: int) -> None:
+        if events & ACCEPTABLE:
+            self._wake_acceptors()
+        if events & DRAINED:
+            self._drained = True
+        if events & ~ACCEPTABLE or not events:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+            if self.closed:
+                while self._acceptors:
+                    self._wake_acceptor()
+
+    def _wake_acceptors(self) -> None:
+        for _ in range(len(self._core.accept_queue)):
+            if not self._acceptors:
+                return
+            self._wake_acceptor()
+
+    def _wake_acceptor(self) -> None:
+        while self._acceptors:
+            waiter = self._acceptors.popleft()
+            if not waiter.done():  # as one is that was cancelled just now
+                waiter.set_result(None)
+                return
+
+    async def _wait(self) -> None:
+        """Wait for a pong, a drain or the end; the caller looks which."""
+        waiter: asyncio.Future[None] = self._driver.loop.create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def _ended_cleanly(self) -> bool:
+        reason = self._core.reason
+        return reason is not None and reason.clean
+
+
+def new_session(*, client: bool, config: Config | None) -> tuple[Session, Driver]:
+    """Make a session in the running event loop, and its driver, which still needs a link."""
+    loop = asyncio.get_running_loop()
+    core = CoreSession(client=client, config=config or Config(), now=monotonic())
+    driver = Driver(core, loop)
+    return Session(driver), driver
