@@ -1,0 +1,78 @@
+"""Sessions by dialling, for threads."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl as ssl_module
+from typing import Any
+
+from ..config import Config
+from ..endpoint import check_alpn, check_place, client_context, explain
+from ..errors import UsageError
+from .session import Session, client
+
+__all__ = ["connect"]
+
+
+def connect(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | bool | None = None,
+    server_hostname: str | None = None,
+    config: Config | None = None,
+    timeout: float | None = 30.0,
+    source_address: tuple[str, int] | None = None,
+) -> Session:
+    """Dial a session, as its client.
+
+    Args:
+        host: the host to dial over TCP.
+        port: its port.
+        path: dial this Unix socket instead.
+        sock: use this connected socket instead.
+        ssl: True for TLS with the system's trusted authorities, or a context. True offers the
+            ALPN protocol `muxado/2`; a server that chooses none is fine.
+        server_hostname: the name the server's certificate must have; `host` by default.
+        config: the session's settings.
+        timeout: seconds for the connection and its handshake; None: no limit.
+        source_address: the local address to dial from.
+
+    Raises:
+        UsageError: not exactly one of host and port, path, or sock was given.
+        OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError`).
+        ProtocolError: the server chose another ALPN protocol.
+    """
+    check_place(host, port, path, sock)
+    context = client_context(ssl)
+    name = server_hostname if server_hostname is not None else host
+    if context is not None and context.check_hostname and not name:
+        raise UsageError("TLS over path= or sock= needs server_hostname=")
+    if path is not None:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(timeout)
+        _or_close(sock, sock.connect, os.fspath(path))
+    elif sock is None:
+        sock = socket.create_connection((host, port), timeout, source_address)
+    if context is not None:
+        sock.settimeout(timeout)
+        try:
+            secured = _or_close(sock, context.wrap_socket, sock, server_hostname=name or None)
+        except ssl_module.SSLError as exc:
+            explain(exc)
+            raise
+        _or_close(secured, check_alpn, secured.selected_alpn_protocol())
+        sock = secured
+    return client(sock, config=config)
+
+
+def _or_close(sock: socket.socket, step: Any, *args: Any, **kwds: Any) -> Any:
+    """Take a step of dialling; close the socket if it fails."""
+    try:
+        return step(*args, **kwds)
+    except BaseException:
+        sock.close()
+        raise

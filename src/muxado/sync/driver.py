@@ -1,0 +1,309 @@
+"""Drives one core session from threads: one lock, one socket, one I/O thread.
+
+Every call changes the core under `lock`, and then sends what there is to send itself, as far
+as the socket takes it at once: no thread switch stands between a write and the wire. The I/O
+thread does the rest: it reads, sends what did not fit, and looks after the timers. The socket
+does not block, and is only ever touched under the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import ssl
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from time import monotonic
+
+from ..core import CoreSession, CoreStream
+from ..core.states import CLOSING
+from ..errors import ErrorCode
+
+WRITE_SIZE = 64 * 1024
+
+# What a TLS socket says for "would block", besides BlockingIOError.
+WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Waiter:
+    """Lets one thread wait, once, until another wakes it."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wake(self) -> None:
+        """Let the waiting thread go on. To be called once."""
+        self._lock.release()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait to be woken; return False if that took longer than `timeout` seconds."""
+        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+
+
+class Driver:
+    """Connects a core session and a socket.
+
+    Attributes:
+        core: the session; touched only while `lock` is held.
+        lock: what protects it, and the socket.
+        sock: the socket.
+        family: its address family.
+        lost: True once the socket is gone.
+    """
+
+    def __init__(self, core: CoreSession, sock: socket.socket) -> None:
+        self.core = core
+        self.sock = sock
+        self.family: socket.AddressFamily = sock.family
+        self.lock: threading.Lock = threading.Lock()
+        self.lost: bool = False
+        self._notify: Callable[[int], None] = _ignore
+        self._unsent = memoryview(b"")
+        self._output_ended = False
+        self._abandoned: deque[CoreStream] = deque()
+        self._due = inf  # when the I/O thread looks at the timers
+        self._blocked = False  # the I/O thread waits for the socket to take more
+        sock.setblocking(False)
+        if sock.family != getattr(socket, "AF_UNIX", None):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._bell, self._bell_rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._bell_rope.setblocking(False)
+        self._thread = threading.Thread(target=self._run, name="muxado session", daemon=True)
+        _drivers.add(self)
+
+    def start(self, notify: Callable[[int], None]) -> None:
+        """Start the I/O thread. `notify` is called, under the lock, with the core's events,
+        and with 0 when the socket is gone."""
+        self._notify = notify
+        self._thread.start()
+
+    # For the calls; all with the lock held
+
+    def settle(self) -> None:
+        """Send, wake, and set timers after a change of the core's state."""
+        core = self.core
+        if not self.lost:
+            if core.pending() or core.state >= CLOSING:
+                self._flush()
+            due = core.next_deadline()
+            if due < self._due or (self._unsent and not self._blocked):
+                self._due = min(due, self._due)
+                self._blocked = bool(self._unsent)
+                self._ring()
+        self._wake()
+
+    def abandon(self, stream: CoreStream) -> None:
+        """Have a stream reset that nobody holds any more; needs no lock."""
+        self._abandoned.append(stream)
+        self._ring()
+
+    def wait(self, waiter: Waiter, deadline: float | None) -> bool:
+        """Give up the lock until the waiter is woken; return False if the time was up.
+
+        It may raise too: a signal's handler may, KeyboardInterrupt for one.
+        """
+        self.lock.release()
+        try:
+            return waiter.wait(None if deadline is None else deadline - monotonic())
+        finally:
+            self.lock.acquire()
+
+    def _in_thread(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def _ring(self) -> None:
+        with contextlib.suppress(OSError):
+            self._bell_rope.send(b"\0")
+
+    def _wake(self) -> None:
+        core = self.core
+        if core.wakes:
+            for waiter in core.take_wakes():
+                assert isinstance(waiter, Waiter)
+                waiter.wake()
+        events = core.take_events()
+        if events:
+            self._notify(events)
+
+    def _flush(self) -> None:
+        core = self.core
+        try:
+            while True:
+                if not self._unsent:
+                    self._unsent = memoryview(core.data_to_send(monotonic(), WRITE_SIZE))
+                    if not self._unsent:
+                        break
+                self._unsent = self._unsent[self.sock.send(self._unsent) :]
+        except WOULD_BLOCK:
+            pass
+        except OSError as exc:
+            # What the peer said before it left is still to be read.
+            with contextlib.suppress(OSError):
+                while count := self.sock.recv_into(core.receive_buffer()):
+                    core.bytes_received(count, monotonic())
+            self._lose(exc)
+            return
+        if core.state >= CLOSING:
+            self._end_output()
+
+    def _end_output(self) -> None:
+        core = self.core
+        if core.abort_transport:
+            self._lose(None)
+        elif core.output_done() and not self._unsent and not self._output_ended:
+            self._output_ended = True
+            if core.eof_received:
+                self._lose(None)
+                return
+            # Reading goes on: a close with unread input would reset the connection, and
+            # destroy what the peer has not read yet.
+            try:
+                self._half_close()
+            except OSError as exc:
+                self._lose(exc)
+
+    def _half_close(self) -> None:
+        if isinstance(self.sock, ssl.SSLSocket):
+            # Sends close_notify. The peer's may come later, after data that is an error here.
+            with contextlib.suppress(ssl.SSLError):
+                self.sock.unwrap()
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def _lose(self, exc: BaseException | None) -> None:
+        if self.lost:
+            return
+        self.lost = True
+        self.core.connection_lost(exc, monotonic())
+        self._wake()
+        self._notify(0)
+        if not self._in_thread():
+            self._ring()
+
+    # The I/O thread
+
+    def _run(self) -> None:
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._bell, selectors.EVENT_READ)
+                selector.register(self.sock, selectors.EVENT_READ)
+                mask = selectors.EVENT_READ
+                while not self.lost:
+                    with self.lock:
+                        wanted = selectors.EVENT_READ
+                        self._blocked = bool(self._unsent)
+                        if self._blocked:
+                            wanted |= selectors.EVENT_WRITE
+                        self._due = self.core.next_deadline()
+                        held = self.core.held
+                    if wanted != mask:
+                        selector.modify(self.sock, wanted)
+                        mask = wanted
+                    timeout = 0.0 if held else max(0.0, self._due - monotonic())
+                    events = selector.select(None if timeout == inf else timeout)
+                    with self.lock:
+                        self._turn({key.fileobj for key, _ in events})
+        finally:
+            with self.lock:
+                self._lose(None)
+            self.sock.close()
+            self._bell.close()
+            self._bell_rope.close()
+
+    def _turn(self, ready: set[object]) -> None:
+        if self.lost:
+            return
+        core = self.core
+        if self._bell in ready:
+            with contextlib.suppress(OSError):
+                self._bell.recv(4096)
+        while self._abandoned:
+            self._abandoned.popleft().reset(ErrorCode.STREAM_CANCELLED)
+        if core.held:
+            core.resume(monotonic())
+        if self.sock in ready:
+            self._read()
+        if monotonic() >= core.next_deadline():
+            core.handle_timer(monotonic())
+        if not self.lost:
+            self._flush()
+        self._wake()
+
+    def _read(self) -> None:
+        core = self.core
+        try:
+            count = self.sock.recv_into(core.receive_buffer())
+            # What a TLS socket has decrypted already makes nothing readable.
+            while count and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+                core.bytes_received(count, monotonic())
+                count = self.sock.recv_into(core.receive_buffer())
+        except WOULD_BLOCK:
+            return
+        except OSError as exc:
+            self._lose(exc)
+            return
+        if count:
+            # After close_notify a TLS socket gives what comes undecrypted.
+            if not (self._output_ended and isinstance(self.sock, ssl.SSLSocket)):
+                core.bytes_received(count, monotonic())
+            return
+        core.receive_eof(monotonic())
+        if self._output_ended:
+            self._lose(None)
+
+    def forget_in_child(self) -> None:
+        """Leave the session to the parent process, after a fork."""
+        self.lost = True
+        for sock in (self.sock, self._bell, self._bell_rope):
+            sock.close()
+        core = self.core
+        core.closed_here = True  # even what has come is the parent's to read
+        core.accept_queue.clear()
+        message = "the session belongs to the parent process"
+        core.connection_lost(ConnectionError(message), monotonic())
+
+
+def _ignore(events: int) -> None:
+    pass
+
+
+_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
+_forking: list[Driver] = []
+
+
+def _before_fork() -> None:
+    # With their locks held, the sessions are not copied in the middle of a change.
+    _forks.acquire()
+    for driver in list(_drivers):
+        driver.lock.acquire()
+        _forking.append(driver)
+
+
+def _after_fork_in_parent() -> None:
+    while _forking:
+        _forking.pop().lock.release()
+    _forks.release()
+
+
+def _after_fork_in_child() -> None:
+    for driver in _forking:
+        driver.forget_in_child()
+    _after_fork_in_parent()
+
+
+_forks = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -1,0 +1,367 @@
+"""Listening for sessions, for threads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import selectors
+import socket
+import ssl as ssl_module
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from threading import Thread
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..config import Config
+from ..endpoint import HANDSHAKE_TIMEOUT, MOST_PENDING, check_place, server_context
+from ..errors import ErrorCode, SessionClosed, SessionError
+from .session import Session, server
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Listener", "Server", "listen", "serve"]
+
+logger: logging.Logger = logging.getLogger("muxado")
+
+PAUSE = 0.1  # seconds, after a failure to accept a connection
+
+
+class Listener:
+    """Listens for sessions and hands them out, one per connection. See `listen`.
+
+    As a context manager it is closed at the end of the block; iterating over it gives sessions
+    until it is closed. The sessions are the caller's, and outlive it.
+    """
+
+    def __init__(
+        self,
+        sockets: list[socket.socket],
+        context: ssl_module.SSLContext | None,
+        config: Config | None,
+    ) -> None:
+        """Not for users."""
+        self._sockets = sockets
+        self._context = context
+        self._config = config
+        self._closed = threading.Event()
+        self._lock = threading.Lock()  # no session comes in while it closes
+        self._addresses = [sock.getsockname() for sock in sockets]
+        self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
+        # Connections in their handshake, or waiting for accept().
+        self._slots = threading.Semaphore(MOST_PENDING)
+        self._bell, self._bell_rope = socket.socketpair()
+        for sock in sockets:
+            sock.setblocking(False)
+        self._thread = Thread(target=self._listen, name="muxado listener", daemon=True)
+        self._thread.start()
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets, () once closed."""
+        return () if self._closed.is_set() else tuple(self._sockets)
+
+    @property
+    def addresses(self) -> list[Any]:
+        """The addresses that are listened on, as `getsockname()` gives them."""
+        return [] if self._closed.is_set() else list(self._addresses)
+
+    def accept(self, timeout: float | None = None) -> Session:
+        """Wait for the next session, its handshake done.
+
+        Raises:
+            TimeoutError: none came within `timeout` seconds.
+            SessionClosed: the listener is closed.
+        """
+        if self._closed.is_set():
+            raise SessionClosed("the listener is closed")
+        try:
+            session = self._sessions.get(timeout=timeout)
+        except queue.Empty:
+            raise TimeoutError("timed out") from None
+        if session is None:
+            self._sessions.put(None)  # for the others who wait
+            raise SessionClosed("the listener is closed")
+        self._slots.release()
+        return session
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Session:
+        try:
+            return self.accept()
+        except SessionClosed:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Stop listening; sessions that nobody has accepted are aborted. Harmless if repeated."""
+        with self._lock:
+            if self._closed.is_set():
+                return
+            self._closed.set()
+        self._bell_rope.send(b"\0")
+        self._slots.release()  # the thread may wait for one
+        self._thread.join()
+        with contextlib.suppress(queue.Empty):
+            while (session := self._sessions.get_nowait()) is not None:
+                session.abort()
+        self._sessions.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _listen(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for sock in (self._bell, *self._sockets):
+                selector.register(sock, selectors.EVENT_READ)
+            while not self._closed.is_set():
+                for key, _ in selector.select():
+                    assert isinstance(key.fileobj, socket.socket)
+                    if key.fileobj is not self._bell:
+                        self._take(key.fileobj)
+        for sock in (self._bell, self._bell_rope, *self._sockets):
+            sock.close()
+
+    def _take(self, listening: socket.socket) -> None:
+        self._slots.acquire()
+        try:
+            sock, peer = listening.accept()
+        except OSError as exc:
+            self._slots.release()
+            if not isinstance(exc, (BlockingIOError, ConnectionAbortedError)):
+                logger.warning("accepting a connection failed: %s", exc)
+                self._closed.wait(PAUSE)  # out of descriptors, say: others may free some
+            return
+        name = "muxado handshake"
+        Thread(target=self._greet, args=(sock, peer), name=name, daemon=True).start()
+
+    def _greet(self, sock: socket.socket, peer: Any) -> None:
+        try:
+            sock.settimeout(HANDSHAKE_TIMEOUT)
+            if self._context is not None:
+                sock = self._context.wrap_socket(sock, server_side=True)
+            session = server(sock, config=self._config)
+        except OSError as exc:  # ssl.SSLError and TimeoutError too
+            logger.info("handshake with %s failed: %r", peer, exc)
+            sock.close()
+            self._slots.release()
+            return
+        with self._lock:
+            if not self._closed.is_set():
+                self._sessions.put(session)
+                return
+        session.abort()
+
+
+class Server:
+    """Listens for sessions, and runs a handler for each in a thread of its own. See `serve`.
+
+    As a context manager it is closed at the end of the block, with its sessions.
+    """
+
+    def __init__(
+        self, listener: Listener, handler: Callable[[Session], object], executor: Executor | None
+    ) -> None:
+        """Not for users."""
+        self._listener = listener
+        self._handler = handler
+        self._executor = executor
+        self._lock = threading.Lock()
+        self._sessions: set[Session] = set()
+        self._closing = False
+        self._idle = threading.Condition(self._lock)
+        self._thread = Thread(target=self._accept, name="muxado server", daemon=True)
+        self._thread.start()
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """The listening sockets, () once closed."""
+        return self._listener.sockets
+
+    @property
+    def addresses(self) -> list[Any]:
+        """The addresses that are listened on, as `getsockname()` gives them."""
+        return self._listener.addresses
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions that live."""
+        with self._lock:
+            return [session for session in self._sessions if not session.closed]
+
+    def close(self) -> None:
+        """Stop listening, and close every session in order. Harmless if repeated."""
+        self._listener.close()
+        with self._lock:
+            self._closing = True
+        for session in self.sessions:
+            session.close()
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the server is closed, its sessions are gone and the handlers done.
+
+        Raises:
+            TimeoutError: that took longer than `timeout` seconds.
+        """
+        self._thread.join(timeout)
+        with self._idle:
+            done = self._idle.wait_for(lambda: not self._sessions, timeout)
+        if not done or self._thread.is_alive():
+            raise TimeoutError("timed out")
+
+    def shutdown(self, timeout: float | None = 30.0) -> None:
+        """Stop listening, and let every session come to its end: see `Session.shutdown`.
+
+        Args:
+            timeout: seconds for the streams that are open; then their session is aborted.
+        """
+        self._listener.close()
+        threads = [
+            Thread(target=session.shutdown, args=(timeout,), daemon=True)
+            for session in self.sessions
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.close()
+        self.wait_closed()
+
+    def serve_forever(self) -> None:
+        """Serve until the server is closed from another thread, or this one is interrupted."""
+        try:
+            self.wait_closed()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+        if exc_type is not None:
+            for session in self.sessions:
+                session.abort()
+        self.wait_closed()
+
+    def _accept(self) -> None:
+        for session in self._listener:
+            with self._lock:
+                self._sessions.add(session)
+                closing = self._closing
+            if closing:
+                session.close()
+            try:
+                if self._executor is not None:
+                    self._executor.submit(self._run, session)
+                else:
+                    name = f"muxado session {session.remote_address}"
+                    Thread(target=self._run, args=(session,), name=name, daemon=True).start()
+            except RuntimeError:  # no more threads, or the executor was shut down
+                logger.exception("there is no thread for %r", session)
+                session.abort(ErrorCode.INTERNAL_ERROR)
+                self._done(session)
+
+    def _run(self, session: Session) -> None:
+        try:
+            with session:
+                self._handler(session)
+        except SessionError as exc:
+            logger.info("%r: %s", session, exc)
+        except Exception:
+            logger.exception("the handler of %r failed", session)
+        finally:
+            self._done(session)
+
+    def _done(self, session: Session) -> None:
+        with self._idle:
+            self._sessions.discard(session)
+            self._idle.notify_all()
+
+
+def serve(
+    handler: Callable[[Session], object],
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    config: Config | None = None,
+    backlog: int = 128,
+    executor: Executor | None = None,
+) -> Server:
+    """Listen, and run `handler(session)` for each session in a thread of its own.
+
+    A handler that returns closes its session; one that raises aborts it, and is logged. A
+    failing handshake is logged and hurts nobody else.
+
+    Args:
+        handler: a function.
+        host: the address to listen on; all of them if only `port` is given.
+        port: the TCP port, 0 for any free one (see `Server.addresses`).
+        path: listen on this Unix socket instead.
+        sock: listen on this socket instead.
+        ssl: for TLS, a context with a certificate; for mutual TLS, one that demands the
+            client's too (`verify_mode`).
+        config: the sessions' settings.
+        backlog: connections that the kernel keeps waiting.
+        executor: run the handlers there instead of in new threads.
+
+    Raises:
+        UsageError: not exactly one of host and port, path, or sock was given.
+        OSError: the address can't be listened on.
+    """
+    listener = listen(host, port, path=path, sock=sock, ssl=ssl, config=config, backlog=backlog)
+    return Server(listener, handler, executor)
+
+
+def listen(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    config: Config | None = None,
+    backlog: int = 128,
+) -> Listener:
+    """Listen for sessions to `accept()`. See `serve` for the arguments."""
+    check_place(host, port, path, sock)
+    context = server_context(ssl)
+    if path is not None:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.bind(os.fspath(path))
+            sock.listen(backlog)
+        except BaseException:
+            sock.close()
+            raise
+    elif sock is None:
+        dual = not host and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if dual or (host and ":" in host) else socket.AF_INET
+        sock = socket.create_server(
+            (host or "", port or 0), family=family, backlog=backlog, dualstack_ipv6=dual
+        )
+    else:
+        sock.listen(backlog)
+    return Listener([sock], context, config)

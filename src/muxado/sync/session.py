@@ -1,0 +1,372 @@
+"""A session for threads."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from ..config import Config
+from ..core import CoreSession, SessionStats
+from ..core.life import ACCEPTABLE, DRAINED
+from ..core.states import CLOSING, SESSION_STATES
+from ..errors import CloseReason, ErrorCode, MuxadoError, SessionError
+from .driver import Driver, Waiter
+from .stream import Stream
+from .stream_listener import StreamListener
+from .workers import Countdown, Workers
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Session", "client", "server"]
+
+logger: logging.Logger = logging.getLogger("muxado")
+
+
+class Session:
+    """One end of a connection that carries many streams; any thread may use it.
+
+    Sessions come from `connect`, `serve`, `listen`, `client` and `server`. As a context manager
+    a session is closed in order at the end of the block, and aborted if the block raises.
+    Iterating over it gives the streams that the peer opens, until the session ends in order.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        """Not for users."""
+        self._driver = driver
+        self._core = driver.core
+        self._waiters: list[Waiter] = []  # for a stream, a pong, a drain, or the end
+        self._listener: StreamListener | None = None
+        self._drained = False
+        # Kept, because the socket is gone when they are asked for at the end.
+        self._local_address = _address(driver.sock.getsockname)
+        self._remote_address = _address(driver.sock.getpeername)
+        driver.start(self._notify)
+
+    def __repr__(self) -> str:
+        core = self._core
+        role = "client" if core.client else "server"
+        return (
+            f"<Session {role} {SESSION_STATES[core.state]} peer={self.remote_address!r}"
+            f" streams={len(core.streams) - core.heartbeats}>"
+        )
+
+    @property
+    def config(self) -> Config:
+        """The session's settings."""
+        return self._core.config
+
+    # Streams
+
+    def open(self, *, type: int | None = None, priority: int = 0, eager: bool = False) -> Stream:
+        """Open a stream, without waiting for the peer.
+
+        The peer hears of it with the first write, the first read, or `write_eof()`.
+
+        Args:
+            type: the stream's 32-bit type, 0 if none is given; only with `Config.typed`.
+            priority: how urgent what we send is, from -8 to 7; higher goes first.
+            eager: let the peer know of the stream at once.
+
+        Raises:
+            UsageError: the type or the priority can't be.
+            SessionClosed: the session is closing, or has ended (or another `SessionError`).
+            PeerGone: the peer takes no new streams: dial a new session.
+            StreamsExhausted: every stream id has been used: dial a new session.
+        """
+        with self._driver.lock:
+            stream = self._core.open(type=type, priority=priority, eager=eager)
+            if eager:
+                self._driver.settle()
+        return Stream(self, self._driver, stream)
+
+    def accept(self, timeout: float | None = None) -> Stream:
+        """Wait for the next stream that the peer opens.
+
+        Raises:
+            TimeoutError: none came within `timeout` seconds.
+            SessionError: the session is closing or has ended, and no stream waits.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        with self._driver.lock:
+            while True:
+                stream = self._core.accept()
+                if stream is not None:
+                    if self._listener is not None and not self._core.accept_queue:
+                        self._listener.emptied(ended=self.closed)
+                    return Stream(self, self._driver, stream)
+                self._wait(deadline)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Stream:
+        try:
+            return self.accept()
+        except SessionError:
+            if self._ended_cleanly():
+                raise StopIteration from None
+            raise
+
+    def serve(
+        self,
+        handler: Callable[[Stream], object],
+        *,
+        executor: Executor | None = None,
+        limit: int | None = None,
+    ) -> None:
+        """Accept every stream, and run `handler(stream)` for it in a thread of its own.
+
+        A handler that returns closes its stream; one that raises resets it, and is logged.
+        Threads whose handler has returned are used again.
+
+        Args:
+            handler: a function.
+            executor: run the handlers there instead.
+            limit: how many handlers may run at once; further streams wait.
+
+        Returns:
+            when the session has ended in order and the handlers are done.
+
+        Raises:
+            SessionError: the session ended otherwise; the handlers are done then too.
+            RuntimeError: there is no thread for a stream, which was refused.
+        """
+        slots = threading.Semaphore(limit) if limit is not None else None
+        running = Countdown()
+
+        def handle(stream: Stream) -> None:
+            try:
+                with stream:
+                    handler(stream)
+            except MuxadoError as exc:
+                logger.info("stream %d of %r: %s", stream.id, self, exc)
+            except Exception:
+                logger.exception("the handler of stream %d of %r failed", stream.id, self)
+            finally:
+                running.down()
+                if slots is not None:
+                    slots.release()
+
+        workers = Workers("muxado stream")
+        submit: Callable[[Callable[[], None]], object]
+        submit = executor.submit if executor is not None else workers.submit
+        try:
+            while True:
+                if slots is not None:
+                    slots.acquire()
+                stream = self.accept()
+                running.up()
+                try:
+                    submit(partial(handle, stream))
+                except RuntimeError:  # no more threads, or the executor was shut down
+                    stream.reset(ErrorCode.STREAM_REFUSED)
+                    running.down()
+                    raise
+                del stream
+        except SessionError:
+            running.wait()
+            if not self._ended_cleanly():
+                raise
+        finally:
+            workers.close()
+
+    def listener(self) -> StreamListener:
+        """Return the session as a listening socket, for `socketserver` and its like.
+
+        Its `accept()` gives `(stream, address)`, and its `fileno()` is readable while streams
+        wait. Every call gives the same one.
+        """
+        with self._driver.lock:
+            if self._listener is None or self._listener.fileno() < 0:
+                self._listener = StreamListener(self)
+                if self._core.accept_queue or self.closed:
+                    self._listener.arrived()
+            return self._listener
+
+    # Looking
+
+    def ping(self, timeout: float | None = None) -> float:
+        """Ask the peer for a sign of life, and return the round trip in seconds.
+
+        Raises:
+            TimeoutError: no answer came within `timeout` seconds.
+            UsageError: the peer uses stream 1 itself, which no muxado peer does.
+            SessionError: the session is closing or has ended.
+        """
+        core = self._core
+        deadline = None if timeout is None else monotonic() + timeout
+        with self._driver.lock:
+            number = core.ping()
+            self._driver.settle()
+            while core.liveness.answered < number:
+                if core.state >= CLOSING:
+                    raise core.failure()
+                self._wait(deadline)
+            return core.liveness.rtt
+
+    def stats(self) -> SessionStats:
+        """Return a snapshot of the session's counters."""
+        with self._driver.lock:
+            return self._core.stats()
+
+    @property
+    def closed(self) -> bool:
+        """True once the session can't be used any more: it is closing, or has ended."""
+        return self._core.state >= CLOSING
+
+    @property
+    def close_reason(self) -> CloseReason | None:
+        """Why the session ended, None while it lives."""
+        return self._core.reason
+
+    @property
+    def local_address(self) -> Any:
+        """This end's address, as `getsockname()` gave it."""
+        return self._local_address
+
+    @property
+    def remote_address(self) -> Any:
+        """The peer's address, as `getpeername()` gave it."""
+        return self._remote_address
+
+    # The end
+
+    def go_away(self, code: int = 0, debug: bytes = b"") -> None:
+        """Tell the peer to open no more streams; everything else goes on.
+
+        Args:
+            code: why, any 32-bit number.
+            debug: the same in words; at most 128 bytes of it are sent.
+
+        Raises:
+            UsageError: the code is no 32-bit number.
+        """
+        with self._driver.lock:
+            self._core.go_away(code, debug)
+            self._driver.settle()
+
+    def shutdown(self, timeout: float | None = 30.0) -> None:
+        """End the session gracefully: no new streams, wait for the open ones, then close.
+
+        Args:
+            timeout: seconds for the open streams; then the session is aborted. None waits
+                for as long as they take.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        with self._driver.lock:
+            self._core.shut_down()
+            self._driver.settle()
+            try:
+                while not self._drained and not self.closed:
+                    self._wait(deadline)
+            except TimeoutError:
+                self._core.abort(ErrorCode.NO_ERROR, monotonic())
+                self._driver.settle()
+        self.close()
+        self.wait_closed()
+
+    def close(self) -> None:
+        """Close the session in order: what was written still goes out, streams read no more.
+
+        It takes `Config.close_timeout` at most; `wait_closed` tells when it is done.
+        """
+        with self._driver.lock:
+            self._core.close(monotonic())
+            self._driver.settle()
+
+    def wait_closed(self, timeout: float | None = None) -> None:
+        """Wait until the session has ended and its connection is gone.
+
+        Raises:
+            TimeoutError: that took longer than `timeout` seconds.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        with self._driver.lock:
+            while not self._driver.lost:
+                self._wait(deadline)
+
+    def abort(self, code: int = 0) -> None:
+        """End the session at once; what is queued is dropped.
+
+        Args:
+            code: what the peer is told, if it can be told at once.
+
+        Raises:
+            UsageError: the code is no 32-bit number.
+        """
+        with self._driver.lock:
+            self._core.abort(code, monotonic())
+            self._driver.settle()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            self.close()
+        else:
+            self.abort(0 if not issubclass(exc_type, Exception) else ErrorCode.INTERNAL_ERROR)
+        self.wait_closed()
+
+    # For the driver, with its lock held
+
+    def _notify(self, events: int) -> None:
+        if events & DRAINED:
+            self._drained = True
+        if self._listener is not None and (events & ACCEPTABLE or self.closed):
+            self._listener.arrived()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.wake()
+
+    def _wait(self, deadline: float | None) -> None:
+        waiter = Waiter()
+        self._waiters.append(waiter)
+        try:
+            if not self._driver.wait(waiter, deadline):
+                raise TimeoutError("timed out")
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _ended_cleanly(self) -> bool:
+        reason = self._core.reason
+        return reason is not None and reason.clean
+
+
+def client(sock: socket.socket, *, config: Config | None = None) -> Session:
+    """Make a session over a connected socket (an `ssl.SSLSocket` too), as its client.
+
+    The socket is the session's from then on.
+    """
+    return _over(sock, client=True, config=config)
+
+
+def server(sock: socket.socket, *, config: Config | None = None) -> Session:
+    """Make a session over a connected socket, as its server. See `client`."""
+    return _over(sock, client=False, config=config)
+
+
+def _over(sock: socket.socket, *, client: bool, config: Config | None) -> Session:
+    core = CoreSession(client=client, config=config or Config(), now=monotonic())
+    return Session(Driver(core, sock))
+
+
+def _address(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except OSError:
+        return None

@@ -1,0 +1,335 @@
+"""A stream for trio: a `trio.abc.HalfCloseableStream`."""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..core import CoreStream
+from ..core.states import CLOSED, STREAM_STATES
+from ..errors import ErrorCode, MuxadoError, SessionClosed, StreamClosed, StreamReset
+from .driver import Driver
+
+if TYPE_CHECKING:
+    from .session import Session
+
+__all__ = ["Stream"]
+
+RECEIVE_SIZE = 64 * 1024
+
+ExceptionType = type[BaseException]  # in the class, `type` is the stream's
+
+
+class Stream(trio.abc.HalfCloseableStream):
+    """One stream of a `Session`, from its `open()` or `accept()`.
+
+    Its errors are trio's: `ClosedResourceError` for what this side has closed,
+    `BrokenResourceError` for a reset or a lost session, each with muxado's own error as its
+    `__cause__`. Cancelling any call leaves the stream as it was: what was not returned can
+    still be read, what was not accepted is not sent. Used as an async context manager, a
+    stream is closed at the end of the block, or reset if the block raises.
+    """
+
+    def __init__(self, session: Session, driver: Driver, core: CoreStream) -> None:
+        """Not for users: streams come from `Session.open()` and `Session.accept()`."""
+        self._session = session
+        self._driver = driver
+        self._core = core
+        self._reading = False
+        self._sending = False
+
+    def __repr__(self) -> str:
+        core = self._core
+        kind = "" if core.type is None else f" type={core.type:#x}"
+        return (
+            f"<Stream {core.stream_id}{kind} {STREAM_STATES[core.state]}"
+            f" unread={core.unread()} queued={core.queued()}>"
+        )
+
+    @property
+    def id(self) -> int:
+        """The stream's number: odd if the session's client opened it, even if the server did."""
+        return self._core.stream_id
+
+    @property
+    def type(self) -> int | None:
+        """The stream's 32-bit type in a session with `Config.typed`, else None."""
+        return self._core.type
+
+    @property
+    def session(self) -> Session:
+        """The session that the stream belongs to."""
+        return self._session
+
+    @property
+    def priority(self) -> int:
+        """How urgent what we send is, from -8 to 7; higher goes first. May be set.
+
+        Raises:
+            UsageError: when set to something else.
+        """
+        return self._core.priority
+
+    @priority.setter
+    def priority(self, priority: int) -> None:
+        self._core.set_priority(priority)
+
+    # Receiving
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive at least one byte, at most `max_bytes`; b"" at the end of the stream.
+
+        Raises:
+            ValueError: `max_bytes` is below 1.
+            trio.ClosedResourceError: this side has closed the stream, or its session.
+            trio.BrokenResourceError: the stream was reset, or the session lost.
+            trio.BusyResourceError: another task is receiving.
+        """
+        if max_bytes is None:
+            max_bytes = RECEIVE_SIZE
+        elif operator.index(max_bytes) < 1:
+            raise ValueError("max_bytes must be at least 1")
+        core = self._core
+        with self._receiving():
+            await trio.lowlevel.checkpoint()
+            while True:
+                data = core.read(max_bytes)
+                if data or core.eof_received:
+                    self._driver.flush_soon()
+                    return data
+                await self._wait_readable()
+
+    async def readexactly(self, n: int) -> bytes:
+        """Receive exactly `n` bytes; more than the window holds is fine.
+
+        Raises:
+            EOFError: the stream ended before; what had come can still be received.
+            Otherwise as `receive_some`.
+        """
+        if n < 0:
+            raise ValueError("n must not be negative")
+        core = self._core
+        with self._receiving():
+            await trio.lowlevel.checkpoint()
+            while core.unread() < n:
+                if core.eof_received:
+                    raise EOFError(f"the stream ended after {core.unread()} of {n} bytes")
+                self._check_alive()
+                core.claim(n)
+                await self._wait_readable()
+            data = core.read(n)
+            self._driver.flush_soon()
+            return data
+
+    async def readuntil(self, separator: bytes = b"\n") -> bytes:
+        r"""Receive up to and including `separator`.
+
+        Raises:
+            EOFError: the stream ended before; what had come can still be received.
+            ValueError: the separator is empty, or more than `Config.read_limit` bytes have
+                come without it; they can still be received.
+            Otherwise as `receive_some`.
+        """
+        if not separator:
+            raise ValueError("the separator must not be empty")
+        core = self._core
+        searched = 0
+        with self._receiving():
+            await trio.lowlevel.checkpoint()
+            while True:
+                end, searched = core.find(separator, searched)
+                if max(end - len(separator), searched) > core.session.config.read_limit:
+                    raise ValueError("the separator is further away than Config.read_limit")
+                if end >= 0:
+                    data = core.read(end)
+                    self._driver.flush_soon()
+                    return data
+                if core.eof_received:
+                    raise EOFError(f"the stream ended after {core.unread()} bytes, without it")
+                self._check_alive()
+                core.claim(core.unread())
+                await self._wait_readable()
+
+    @contextmanager
+    def _receiving(self) -> Iterator[None]:
+        if self._reading:
+            raise trio.BusyResourceError(f"another task is receiving from stream {self.id}")
+        self._reading = True
+        try:
+            with _trio_errors():
+                yield
+        finally:
+            self._reading = False
+
+    def _check_alive(self) -> None:
+        core = self._core
+        if core.state == CLOSED or core.closed_here or core.session.closed_here:
+            raise core.failure()
+
+    async def _wait_readable(self) -> None:
+        core = self._core
+        core.announce()
+        self._driver.flush_soon()
+        waiter = trio.Event()
+        core.read_waiter = waiter
+        try:
+            await waiter.wait()
+        finally:
+            core.read_waiter = None
+
+    # Sending
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue all of `data`, after waiting until `Config.write_high_water` allows.
+
+        Cancelled, nothing of it was queued.
+
+        Raises:
+            trio.ClosedResourceError: after `send_eof` or `aclose`.
+            trio.BrokenResourceError: the stream was reset, or the session lost.
+            trio.BusyResourceError: another task is sending.
+        """
+        chunk = data if isinstance(data, bytes) else bytes(memoryview(data))
+        await self._writable()
+        with _trio_errors():
+            self._core.write(chunk)
+        self._driver.flush_soon()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until `send_all` would not wait. Raises as `send_all`."""
+        await self._writable()
+
+    async def _writable(self) -> None:
+        if self._sending:
+            raise trio.BusyResourceError(f"another task is sending on stream {self.id}")
+        core = self._core
+        self._sending = True
+        try:
+            with _trio_errors():
+                await trio.lowlevel.checkpoint()
+                core.check_writable()
+                while core.queued() >= core.session.config.write_high_water:
+                    waiter = trio.Event()
+                    core.write_waiter = waiter
+                    await waiter.wait()
+                    core.check_writable()
+        finally:
+            self._sending = False
+            core.write_waiter = None
+
+    async def send_eof(self) -> None:
+        """Half-close: send FIN after what is queued. Harmless if repeated.
+
+        Raises:
+            trio.ClosedResourceError: after `aclose`.
+            trio.BusyResourceError: another task is sending.
+        """
+        if self._sending:
+            raise trio.BusyResourceError(f"another task is sending on stream {self.id}")
+        await trio.lowlevel.checkpoint()
+        core = self._core
+        with _trio_errors():
+            if core.closed_here or core.session.closed_here:
+                raise core.failure()
+        core.finish()
+        self._driver.settle()
+
+    # Ending
+
+    async def aclose(self) -> None:
+        """Close both directions; waits while more is queued than the peer's window lets out.
+
+        Cancelled while it would wait, it drops what is queued and resets the stream.
+        Harmless if repeated.
+        """
+        core = self._core
+        core.close()
+        self._driver.settle()
+        try:
+            await trio.lowlevel.checkpoint()
+            while self._waits_for_credit():
+                await self._wait_end()
+        except trio.Cancelled:
+            if self._waits_for_credit():
+                self.reset()
+            raise
+
+    def _waits_for_credit(self) -> bool:
+        core = self._core
+        return not core.finished() and core.queued() > core.send_credit
+
+    async def __aexit__(
+        self,
+        exc_type: ExceptionType | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            await self.aclose()
+            return
+        failed = issubclass(exc_type, Exception)
+        self.reset(ErrorCode.INTERNAL_ERROR if failed else ErrorCode.STREAM_CANCELLED)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def reset(self, code: int = ErrorCode.STREAM_CANCELLED) -> None:
+        """End both directions at once; what is queued is dropped. Harmless if repeated.
+
+        Raises:
+            UsageError: the code is no 32-bit number.
+        """
+        self._core.reset(code)
+        self._driver.settle()
+
+    async def wait_reset(self) -> int | None:
+        """Wait until the stream is over; return its reset code, None if it ended in order.
+
+        Raises:
+            trio.BrokenResourceError: the session ended first.
+        """
+        await trio.lowlevel.checkpoint()
+        while self._core.state != CLOSED:
+            await self._wait_end()
+        with _trio_errors():
+            return self._core.outcome()
+
+    async def _wait_end(self) -> None:
+        core = self._core
+        waiter = trio.Event()
+        if core.end_waiters is None:
+            core.end_waiters = []
+        core.end_waiters.append(waiter)
+        try:
+            await waiter.wait()
+        finally:
+            if core.end_waiters is not None and waiter in core.end_waiters:
+                core.end_waiters.remove(waiter)
+
+    def __del__(self) -> None:
+        core = self._core
+        if not core.holds_something():
+            return
+        self._driver.abandon(core)
+        if core.state != CLOSED:
+            warnings.warn(f"unclosed stream {self!r}", ResourceWarning, stacklevel=2, source=self)
+
+
+@contextmanager
+def _trio_errors() -> Iterator[None]:
+    """Turn muxado's errors into trio's, which carry them as their cause."""
+    try:
+        yield
+    except (StreamClosed, SessionClosed) as exc:
+        by_peer = isinstance(exc, SessionClosed) and exc.reason is not None and exc.reason.by_peer
+        error = trio.BrokenResourceError if by_peer else trio.ClosedResourceError
+        raise error(str(exc)) from exc
+    except StreamReset as exc:
+        error = trio.BrokenResourceError if exc.by_peer else trio.ClosedResourceError
+        raise error(str(exc)) from exc
+    except MuxadoError as exc:
+        raise trio.BrokenResourceError(str(exc)) from exc
