@@ -1,0 +1,198 @@
+"""Streams and sessions as anyio has them: one code for asyncio and trio."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.abc
+import anyio.lowlevel
+
+from .. import asyncio as on_asyncio
+from ..errors import MuxadoError, SessionClosed, StreamClosed, StreamReset
+
+if TYPE_CHECKING:
+    from .. import trio as on_trio
+
+    AnySession = on_asyncio.Session | on_trio.Session
+    AnyStream = on_asyncio.Stream | on_trio.Stream
+
+__all__ = ["ByteStream", "StreamListener"]
+
+
+class ByteStream(anyio.abc.ByteStream):
+    """A stream of an asyncio or a trio session as an `anyio.abc.ByteStream`.
+
+    Its errors are anyio's: `EndOfStream` after the peer's FIN, `ClosedResourceError` for what
+    this side has closed, `BrokenResourceError` for a reset or a lost session, the last two with
+    muxado's own error as their `__cause__`. Its extra attributes are the addresses of the
+    session's connection.
+
+    Args:
+        stream: from `open()` or `accept()` of `muxado.Session` or `muxado.trio.Session`.
+    """
+
+    def __init__(self, stream: AnyStream) -> None:
+        self._stream = stream
+        self._receive: Callable[[int], Awaitable[bytes]]
+        self._send: Callable[[bytes], Awaitable[None]]
+        if isinstance(stream, on_asyncio.Stream):
+            self._receive, self._send = stream.read, stream.write
+        else:
+            self._receive, self._send = stream.receive_some, stream.send_all
+        self._receiving = anyio.ResourceGuard("receiving from")
+        self._sending = anyio.ResourceGuard("sending to")
+
+    @property
+    def stream(self) -> AnyStream:
+        """The stream itself."""
+        return self._stream
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """Receive at least one byte, at most `max_bytes`."""
+        if max_bytes < 1:
+            raise ValueError("max_bytes must be a positive integer")
+        await anyio.lowlevel.checkpoint()
+        with self._receiving, _anyio_errors():
+            data = await self._receive(max_bytes)
+        if not data:
+            raise anyio.EndOfStream
+        return data
+
+    async def send(self, item: bytes) -> None:
+        """Queue all of `item`, after waiting until the stream has room for it."""
+        await anyio.lowlevel.checkpoint()
+        with self._sending, _anyio_errors():
+            await self._send(item)
+
+    async def send_eof(self) -> None:
+        """Half-close: the end follows what was sent. Receiving goes on."""
+        await anyio.lowlevel.checkpoint()
+        with self._sending, _anyio_errors():
+            if isinstance(self._stream, on_asyncio.Stream):
+                self._stream.write_eof()
+            else:
+                await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close both directions; cancelled before the peer has room for it all, reset."""
+        if isinstance(self._stream, on_asyncio.Stream):
+            await self._stream.__aexit__(None, None, None)
+            await anyio.lowlevel.checkpoint()
+        else:
+            await self._stream.aclose()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The addresses of the session's connection, where it has them."""
+        return _addresses(self._stream.session)
+
+
+class StreamListener(anyio.abc.Listener[ByteStream]):
+    """A session as an `anyio.abc.Listener` of the streams that the peer opens.
+
+    Closing it only ends `serve`: the session and its streams go on.
+
+    Args:
+        session: a `muxado.Session` or a `muxado.trio.Session`.
+    """
+
+    def __init__(self, session: AnySession) -> None:
+        self._session = session
+        self._scopes: set[anyio.CancelScope] = set()
+        self._closed = False
+
+    async def serve(
+        self,
+        handler: Callable[[ByteStream], Any],
+        task_group: anyio.abc.TaskGroup | None = None,
+    ) -> None:
+        """Run `handler(stream)` for every stream in a task of its own.
+
+        Returns:
+            when the session has ended in order, or the listener was closed.
+
+        Raises:
+            anyio.BrokenResourceError: the session ended otherwise.
+        """
+        if self._closed:
+            raise anyio.ClosedResourceError
+        if task_group is not None:
+            await self._accept(handler, task_group)
+            return
+        broken: anyio.BrokenResourceError | None = None
+        async with anyio.create_task_group() as own_group:
+            try:
+                await self._accept(handler, own_group)
+            except anyio.BrokenResourceError as exc:
+                broken = exc  # raised below, or the group would wrap it
+        if broken is not None:
+            raise broken
+
+    async def _accept(
+        self, handler: Callable[[ByteStream], Any], task_group: anyio.abc.TaskGroup
+    ) -> None:
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                while True:
+                    with _anyio_errors():
+                        stream = await self._session.accept()
+                    task_group.start_soon(handler, ByteStream(stream))
+                    del stream
+            except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+                reason = self._session.close_reason
+                if reason is None or not reason.clean:
+                    raise
+            finally:
+                self._scopes.discard(scope)
+
+    async def aclose(self) -> None:
+        """Accept no further stream."""
+        self._closed = True
+        for scope in self._scopes:
+            scope.cancel()
+        await anyio.lowlevel.checkpoint()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The addresses of the session's connection, where it has them."""
+        return _addresses(self._session)
+
+
+@contextmanager
+def _anyio_errors() -> Iterator[None]:
+    """Turn muxado's errors, and trio's that they caused, into anyio's."""
+    try:
+        yield
+    except Exception as exc:
+        cause = exc if isinstance(exc, MuxadoError) else exc.__cause__
+        if not isinstance(cause, MuxadoError):
+            raise
+        ours = (
+            isinstance(cause, StreamClosed)
+            or (isinstance(cause, StreamReset) and not cause.by_peer)
+            or (isinstance(cause, SessionClosed) and not (cause.reason and cause.reason.by_peer))
+        )
+        error = anyio.ClosedResourceError if ours else anyio.BrokenResourceError
+        raise error(str(cause)) from cause
+
+
+def _addresses(session: AnySession) -> dict[Any, Callable[[], Any]]:
+    if isinstance(session, on_asyncio.Session):
+        local, remote = session.local_address, session.remote_address
+    else:
+        transport: Any = session.transport
+        while not hasattr(transport, "socket") and hasattr(transport, "transport_stream"):
+            transport = transport.transport_stream
+        if not hasattr(transport, "socket"):
+            return {}
+        local, remote = transport.socket.getsockname(), transport.socket.getpeername()
+    attributes: dict[Any, Callable[[], Any]] = {}
+    if local is not None:
+        attributes[anyio.abc.SocketAttribute.local_address] = lambda: local
+    if remote is not None:
+        attributes[anyio.abc.SocketAttribute.remote_address] = lambda: remote
+    return attributes
