@@ -1,0 +1,119 @@
+"""A Starlette application over streams, by uvicorn's and by hypercorn's own machinery."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+import uvicorn
+from hypercorn.config import Config as HypercornConfig
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+import muxado.adapters.hypercorn
+import muxado.adapters.uvicorn
+from muxado import Session
+from muxado.adapters.httpx import AsyncTransport
+
+from .conftest import PATIENCE, Ends
+
+pytestmark = pytest.mark.anyio
+
+MIB = 1024 * 1024
+
+
+class Application:
+    """An application that notes its lifespan."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        routes = [
+            Route("/hello", hello),
+            Route("/echo", echo, methods=["POST"]),
+            Route("/broken", broken),
+        ]
+        self.asgi = Starlette(routes=routes, lifespan=self.lifespan)
+
+    @asynccontextmanager
+    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self.events.append("startup")
+        yield
+        self.events.append("shutdown")
+
+
+async def hello(request: Request) -> Response:
+    return JSONResponse({"path": request.url.path, "from": request.client and request.client.host})
+
+
+async def echo(request: Request) -> Response:
+    return Response(await request.body())
+
+
+async def broken(request: Request) -> Response:
+    raise ArithmeticError("no")
+
+
+@asynccontextmanager
+async def by_uvicorn(app: Application, session: Session) -> AsyncIterator[None]:
+    config = uvicorn.Config(app.asgi, log_config=None, http="h11", ws="none")
+    server = muxado.adapters.uvicorn.Server(config)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve())
+        group.create_task(server.serve_session(session))
+        yield
+        server.should_exit = True
+
+
+@asynccontextmanager
+async def by_hypercorn(app: Application, session: Session) -> AsyncIterator[None]:
+    config = HypercornConfig()
+    config.errorlog = None
+    async with muxado.adapters.hypercorn.Server(app.asgi, config) as server:
+        task = asyncio.get_running_loop().create_task(server.serve_session(session))
+        yield
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.fixture(params=[by_uvicorn, by_hypercorn])
+async def http(request: pytest.FixtureRequest, ends: Ends) -> AsyncIterator[httpx.AsyncClient]:
+    app = Application()
+    async with request.param(app, ends.serving):
+        transport = AsyncTransport(ends.calling)
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://service", timeout=PATIENCE
+        ) as http:
+            yield http
+    assert app.events == ["startup", "shutdown"]
+
+
+async def test_a_request(http: httpx.AsyncClient, ends: Ends) -> None:
+    for _ in range(3):
+        response = await http.get("/hello")
+        assert response.status_code == 200
+        host = ends.serving.get_extra_info("peername")[0]  # type: ignore[index]
+        assert response.json() == {"path": "/hello", "from": host}
+    assert ends.calling.stats().streams_opened == 1
+
+
+async def test_many_at_once(http: httpx.AsyncClient) -> None:
+    async def post(number: int) -> None:
+        body = b"%d" % number * 10_000
+        assert (await http.post("/echo", content=body)).content == body
+
+    await asyncio.gather(*map(post, range(30)))
+
+
+async def test_a_body_larger_than_the_window(http: httpx.AsyncClient) -> None:
+    body = bytes(range(256)) * (2 * MIB // 256)
+    assert (await http.post("/echo", content=body)).content == body
+
+
+async def test_an_application_that_fails(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/broken")).status_code == 500
+    assert (await http.get("/hello")).status_code == 200

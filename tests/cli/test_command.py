@@ -1,0 +1,67 @@
+"""The `muxado` command, as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import muxado
+from muxado.build import COMPILED
+
+pytest.importorskip("click")
+
+
+def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "muxado", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def test_version_says_which_build_runs() -> None:
+    result = run("--version")
+    assert result.returncode == 0
+    assert muxado.__version__ in result.stdout
+    assert ("compiled" if COMPILED else "pure Python") in result.stdout
+
+
+def test_help_teaches() -> None:
+    assert "muxado demo" in run("--help").stdout
+    assert "--concurrency" in run("demo", "--help").stdout
+
+
+def test_the_demo_shows_the_main_job() -> None:
+    result = run("demo", "--seconds", "0.3", "--concurrency", "100")
+    assert result.returncode == 0, result.stderr
+    for word in ("requests/s", "p99", "MiB/s", "streams", "connections"):
+        assert word in result.stdout
+    assert not re.search(r"\x1b\[", result.stdout), "no terminal, no colours"
+
+
+def test_a_port_in_use_is_a_clear_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = run("demo", "--port", str(taken.getsockname()[1]))
+    assert result.returncode == 2
+    assert "--port" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_bad_option_is_refused() -> None:
+    assert run("demo", "--seconds", "100").returncode == 2
+
+
+def test_the_build_is_the_one_that_was_asked_for() -> None:
+    wanted = os.environ.get("MUXADO_BUILD")
+    if wanted is None:
+        pytest.skip("MUXADO_BUILD says which build the tests should find; it is not set")
+    assert ("compiled" if COMPILED else "pure") == wanted

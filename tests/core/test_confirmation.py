@@ -1,0 +1,93 @@
+"""The orderly end over a transport that can't be half-closed: a ping's answer confirms it."""
+
+from __future__ import annotations
+
+from muxado.config import Config
+
+from .pair import Pair, drain
+
+
+def closing_pair(config: Config | None = None) -> Pair:
+    pair = Pair(config)
+    pair.client.confirm_output = True
+    return pair
+
+
+def test_the_output_is_done_once_the_peer_has_confirmed_it() -> None:
+    pair = closing_pair()
+    near, far = pair.open_pair()
+    near.write(b"last words")
+    pair.client.close(pair.now)
+    assert pair.carry(pair.client, pair.server)
+    assert not pair.client.output_done()
+    assert pair.carry(pair.server, pair.client)
+    assert pair.client.output_done()
+    assert drain(far) == b"last words"
+
+
+def test_what_waits_for_credit_is_confirmed_too() -> None:
+    pair = closing_pair(Config(initial_window=1000, max_window=1000))
+    near, far = pair.open_pair()
+    near.write(b"." * 2500)
+    pair.client.close(pair.now)
+    arrived = b""
+    while len(arrived) < 2500:
+        pair.run()
+        assert pair.client.output_done() == (len(arrived) + far.unread() == 2500)
+        arrived += drain(far)
+    assert arrived == b"." * 2500
+
+
+def test_an_earlier_ping_confirms_nothing() -> None:
+    pair = closing_pair()
+    pair.run()
+    pair.client.ping()
+    assert pair.carry(pair.client, pair.server)
+    pair.client.open().write(b"after the ping")
+    pair.client.close(pair.now)
+    pair.carry(pair.client, pair.server)
+    assert pair.carry(pair.server, pair.client)  # the answer to the first
+    assert not pair.client.output_done()
+    pair.run()
+    assert pair.client.output_done()
+
+
+def test_a_session_that_carried_nothing_is_confirmed_as_well() -> None:
+    pair = closing_pair()
+    pair.client.close(pair.now)
+    assert not pair.client.output_done()
+    pair.run()
+    assert pair.client.output_done()
+
+
+def test_the_end_of_the_input_confirms_as_much_as_will_ever_be() -> None:
+    pair = closing_pair()
+    pair.client.close(pair.now)
+    pair.carry(pair.client, pair.server)
+    assert not pair.client.output_done()
+    pair.client.receive_eof(pair.now)
+    assert pair.client.output_done()
+
+
+def test_a_peer_that_confirms_nothing_costs_no_more_than_the_timeout() -> None:
+    pair = closing_pair(Config(close_timeout=3.0))
+    pair.client.close(pair.now)
+    pair.client.data_to_send(pair.now, 65536)
+    assert pair.client.next_deadline() == pair.now + 3.0
+    pair.client.handle_timer(pair.now + 3.0)
+    assert pair.client.abort_transport
+
+
+def test_an_abort_asks_for_nothing() -> None:
+    pair = closing_pair()
+    pair.client.abort(0, pair.now)
+    pair.client.data_to_send(pair.now, 65536)
+    assert pair.client.output_done()
+
+
+def test_a_peer_that_can_not_be_pinged_is_not_asked() -> None:
+    pair = closing_pair()
+    pair.client.liveness.turn_off()
+    pair.client.close(pair.now)
+    pair.client.data_to_send(pair.now, 65536)
+    assert pair.client.output_done()

@@ -1,0 +1,536 @@
+"""How a session ends: what goes on the wire, and what everybody is told."""
+
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from muxado.config import Config
+from muxado.core import CoreStream
+from muxado.core.life import ACCEPTABLE, DRAINED, ENDING
+from muxado.core.states import CLOSING, DRAINING, ENDED, OPEN, RUNNING
+from muxado.errors import (
+    CloseReason,
+    MuxadoError,
+    PeerGone,
+    ProtocolError,
+    SessionClosed,
+    SessionError,
+    StreamReset,
+    UsageError,
+)
+
+from .pair import Pair, drain
+from .peer import PAD, WINDOW, Bench, data, goaway, header, rst, wndinc
+
+
+def farewell(last_id: int, code: int = 0, text: bytes = b"") -> bytes:
+    return goaway(last_id, code, text)
+
+
+def server() -> tuple[Bench, CoreStream]:
+    """A server with one open stream of the client."""
+    bench = Bench()
+    stream = bench.accepted(data(3, syn=True))
+    bench.flush()
+    bench.core.take_events()
+    return bench, stream
+
+
+def reason_of(bench: Bench) -> CloseReason:
+    reason = bench.core.reason
+    assert reason is not None
+    return reason
+
+
+# go_away
+
+
+def test_go_away_says_so_and_everything_but_new_streams_goes_on() -> None:
+    bench, stream = server()
+    bench.core.go_away(7, b"busy")
+    assert bench.flush() == farewell(3, 7, b"busy") + PAD
+    assert (bench.core.state, bench.core.reason) == (RUNNING, None)
+    bench.hear(data(5, b"payload", syn=True))
+    assert bench.said() == ["RST 5 5"]
+    ours = bench.core.open()
+    ours.write(b"still allowed")
+    assert bench.said() == ["DATA 2 13 SYN"]
+    bench.check_echo(stream)
+
+
+def test_go_away_is_said_once() -> None:
+    bench, _ = server()
+    bench.core.go_away()
+    bench.core.go_away(3)
+    assert bench.said() == ["GOAWAY 3 0"]
+    bench.core.go_away()
+    bench.core.shut_down()
+    assert bench.said() == []
+
+
+def test_the_last_id_is_the_highest_accepted_queued_ones_too() -> None:
+    bench = Bench()
+    bench.hear(*[data(stream_id, syn=True) for stream_id in (5, 9, 3)])
+    bench.core.go_away()
+    bench.hear(data(99, syn=True))
+    assert bench.said() == ["GOAWAY 9 0", "RST 99 5"]
+    assert len(bench.core.accept_queue) == 3
+
+
+@pytest.mark.parametrize("code", [-1, 1 << 32])
+def test_a_code_has_32_bits(code: int) -> None:
+    bench, stream = server()
+    with pytest.raises(UsageError):
+        bench.core.go_away(code)
+    with pytest.raises(UsageError):
+        bench.core.abort(code, bench.now)
+    assert not bench.core.pending()
+    assert stream.state == OPEN
+    bench.core.go_away(0xFFFFFFFF)
+    assert bench.said() == ["GOAWAY 3 4294967295"]
+
+
+# shut_down
+
+
+def test_shut_down_opens_nothing_and_lets_streams_run_to_their_end() -> None:
+    bench, stream = server()
+    bench.hear(data(5, b"queued", syn=True))
+    bench.core.shut_down()
+    assert bench.flush() == farewell(5) + PAD
+    assert bench.core.state == DRAINING
+    with pytest.raises(SessionClosed):
+        bench.core.open()
+    bench.hear(data(7, syn=True))
+    assert bench.said() == ["RST 7 5"]
+    queued = bench.core.accept()
+    assert queued is not None
+    assert queued.read(100) == b"queued"
+    assert bench.core.accept() is None
+    bench.check_echo(stream)
+    stream.close()
+    bench.flush()
+    assert not bench.core.take_events() & DRAINED
+    bench.hear(rst(5, 6))
+    assert bench.core.take_events() & DRAINED
+    assert (bench.core.state, bench.core.reason) == (DRAINING, None)
+
+
+def test_shut_down_without_streams_is_drained_at_once() -> None:
+    bench = Bench()
+    bench.core.shut_down()
+    assert bench.core.take_events() == DRAINED
+    bench.core.shut_down()
+    assert bench.core.take_events() == 0
+
+
+def test_shut_down_counts_a_stream_done_when_both_halves_are() -> None:
+    bench, stream = server()
+    bench.core.shut_down()
+    stream.finish()
+    bench.flush()
+    assert not bench.core.take_events() & DRAINED
+    bench.hear(data(3, b"rest", fin=True))
+    assert bench.core.take_events() & DRAINED
+    assert (drain(stream), stream.at_eof()) == (b"rest", True)
+
+
+def test_after_shut_down_close_ends_without_another_goaway() -> None:
+    bench, stream = server()
+    bench.core.shut_down()
+    bench.flush()
+    stream.close()
+    bench.flush()
+    bench.core.close(bench.now)
+    assert bench.flush() == b""
+    assert bench.core.output_done()
+    assert reason_of(bench).clean
+
+
+# close
+
+
+def test_close_with_nothing_queued_says_goaway_without_a_pad() -> None:
+    bench, stream = server()
+    bench.core.close(bench.now)
+    assert bench.core.pending()
+    assert not bench.core.output_done()
+    assert bench.flush() == farewell(3)
+    assert bench.core.output_done()
+    assert bench.core.state == CLOSING
+    assert bench.core.take_events() & ENDING
+    reason = reason_of(bench)
+    assert (reason.code, reason.by_peer, reason.clean, reason.debug) == (0, False, True, b"")
+    for use in (
+        lambda: stream.read(1),
+        lambda: stream.write(b"x"),
+        bench.core.open,
+        bench.core.accept,
+        bench.core.ping,
+    ):
+        with pytest.raises(SessionClosed) as caught:
+            use()
+        assert caught.value.reason is reason
+
+
+def test_close_flushes_what_was_written_and_asked_for_while_it_reads_credit() -> None:
+    bench, stream = server()
+    stream.write(b"q" * (WINDOW + 1000))
+    stream.finish()
+    other = bench.core.open()
+    other.write(b"written, not announced")
+    unannounced = bench.core.open()
+    bench.core.close(bench.now)
+    raw = bench.flush()
+    assert raw.startswith(farewell(3) + PAD)
+    assert not bench.core.output_done()
+    assert unannounced.finished()
+    assert not stream.finished()
+    bench.hear(wndinc(3, 600))
+    assert bench.said() == ["DATA 3 600"]
+    assert not bench.core.output_done()
+    bench.hear(wndinc(3, 600))
+    assert bench.said() == ["DATA 3 400 FIN"]
+    assert stream.finished()
+    assert bench.core.output_done()
+    assert b"written, not announced" in raw
+
+
+def test_close_drops_input_but_goes_on_granting_so_that_no_peer_hangs() -> None:
+    bench, stream = server()
+    bench.hear(data(3, bytes(1000)))
+    stream.write(bytes(WINDOW + 1))
+    bench.core.close(bench.now)
+    assert bench.core.unread == 0
+    bench.said()
+    for _ in range(10):
+        bench.hear(data(3, bytes(WINDOW - 1000)))
+        assert bench.core.unread == 0
+        assert [line.split()[0] for line in bench.said()] == ["WNDINC"]
+    bench.hear(data(5, bytes(1000), syn=True))
+    assert bench.said() == ["RST 5 5"]
+
+
+def test_close_gives_up_at_its_timeout() -> None:
+    bench, stream = server()
+    stream.write(bytes(WINDOW + 1))
+    bench.core.close(bench.now)
+    bench.flush()
+    assert bench.core.next_deadline() == bench.now + 5
+    bench.pass_time(4.9)
+    assert not stream.finished()
+    bench.pass_time(0.1)
+    assert bench.core.abort_transport
+    assert bench.core.next_deadline() == inf
+    bench.core.connection_lost(None, bench.now)
+    assert bench.core.state == ENDED
+    assert stream.finished()
+
+
+def test_close_ends_at_the_peers_end_of_input() -> None:
+    bench, stream = server()
+    stream.write(bytes(WINDOW + 1))
+    bench.core.close(bench.now)
+    bench.flush()
+    reason = bench.core.reason
+    bench.core.receive_eof(bench.now)
+    assert bench.core.output_done()  # nobody grants credit any more
+    assert not bench.core.streams
+    bench.core.connection_lost(None, bench.now)
+    assert (bench.core.state, bench.core.reason) == (ENDED, reason)
+    assert reason_of(bench).clean
+
+
+def test_a_breach_while_closing_ends_it_but_not_for_another_reason() -> None:
+    bench, stream = server()
+    stream.write(bytes(WINDOW + 1))
+    bench.core.close(bench.now)
+    bench.flush()
+    bench.hear(wndinc(3, 0))
+    assert bench.said() == ["GOAWAY 3 1"]
+    assert bench.core.output_done()
+    assert stream.finished()
+    assert (reason_of(bench).clean, reason_of(bench).code) == (True, 0)
+
+
+def test_two_ends_that_close_at_once_end_cleanly() -> None:
+    pair = Pair()
+    near, far = pair.open_pair()
+    for stream, session in ((near, pair.client), (far, pair.server)):
+        stream.write(bytes(100_000))
+        session.close(pair.now)
+    pair.run()
+    for session in (pair.client, pair.server):
+        assert session.output_done()
+        session.receive_eof(pair.now)
+        session.connection_lost(None, pair.now)
+        assert session.state == ENDED
+        assert session.reason is not None
+        assert session.reason.clean
+
+
+# abort
+
+
+def test_abort_drops_everything_and_says_goaway_if_it_can() -> None:
+    bench, stream = server()
+    bench.hear(data(3, b"unread"), data(5, b"queued", syn=True))
+    stream.write(b"dropped")
+    bench.hear(data(99))
+    bench.core.abort(2, bench.now)
+    assert bench.flush() == farewell(5, 2)
+    assert bench.core.abort_transport
+    assert not bench.core.streams
+    reason = reason_of(bench)
+    assert (reason.code, reason.by_peer, reason.clean) == (2, False, True)
+    for use in (lambda: stream.read(1), lambda: stream.write(b"x"), bench.core.open):
+        with pytest.raises(SessionClosed) as caught:
+            use()
+        assert caught.value.code == 2
+    bench.core.connection_lost(OSError("aborted"), bench.now)
+    assert (bench.core.state, bench.core.reason) == (ENDED, reason)
+
+
+def test_abort_cuts_a_close_short() -> None:
+    bench, stream = server()
+    stream.write(bytes(WINDOW + 1))
+    bench.core.close(bench.now)
+    bench.flush()
+    bench.core.abort(2, bench.now)
+    assert bench.core.abort_transport
+    assert bench.core.output_done()
+    assert stream.finished()
+    assert reason_of(bench).code == 0
+
+
+# Idempotence
+
+
+CALLS = {
+    "go_away": lambda bench: bench.core.go_away(),
+    "shut_down": lambda bench: bench.core.shut_down(),
+    "close": lambda bench: bench.core.close(bench.now),
+    "abort": lambda bench: bench.core.abort(0, bench.now),
+}
+
+
+@pytest.mark.parametrize("first", CALLS)
+@pytest.mark.parametrize("second", CALLS)
+def test_every_ending_may_follow_every_other_and_itself(first: str, second: str) -> None:
+    bench, stream = server()
+    stream.write(b"queued")
+    rank = 0
+    for name in (first, first, second, second, first):
+        CALLS[name](bench)
+        rank = max(rank, list(CALLS).index(name))
+        assert bench.core.state == (RUNNING, DRAINING, CLOSING, CLOSING)[rank]
+    goaways = [line for line in bench.said() if line.startswith("GOAWAY")]
+    assert set(goaways) == {"GOAWAY 3 0"}
+    reason = bench.core.reason
+    assert (reason is None) == (rank < 2)
+    assert bench.core.abort_transport == (rank == 3)
+    for _ in range(2):
+        bench.core.receive_eof(bench.now)
+        bench.core.connection_lost(None, bench.now)
+        assert bench.core.state == ENDED
+        assert reason in (None, bench.core.reason)
+    for name in CALLS:
+        CALLS[name](bench)
+    assert bench.core.state == ENDED
+    assert not bench.core.streams
+
+
+# The peer's GOAWAY
+
+
+def test_a_goaway_alone_ends_nothing() -> None:
+    bench, stream = server()
+    bench.hear(goaway(0, 7, b"why") + PAD)
+    assert (bench.core.state, bench.core.reason, bench.said()) == (RUNNING, None, [])
+    with pytest.raises(PeerGone) as caught:
+        bench.core.open()
+    assert (caught.value.code, caught.value.reason) == (11, None)
+    bench.accepted(data(5, b"the peer may still open streams", syn=True))
+    bench.check_echo(stream)
+
+
+@pytest.mark.parametrize("last", ["eof", "eof inside a frame", "lost", "reset"])
+def test_a_goaway_0_and_then_the_end_is_clean(last: str) -> None:
+    bench, stream = server()
+    bench.hear(data(3, b"unread"), goaway(0, 0, b"bye"))
+    if last == "eof inside a frame":
+        bench.hear(data(3, b"cut off")[:10])
+    if last.startswith("eof"):
+        bench.core.receive_eof(bench.now)
+    bench.core.connection_lost(ConnectionResetError() if last == "reset" else None, bench.now)
+    reason = reason_of(bench)
+    assert (reason.code, reason.debug, reason.by_peer, reason.clean) == (0, b"bye", True, True)
+    assert bench.core.state == ENDED
+    assert stream.read(6) == b"unread"
+    with pytest.raises(SessionClosed):
+        stream.write(b"x")
+    with pytest.raises(SessionClosed):
+        bench.core.accept()
+
+
+@pytest.mark.parametrize("exception", [None, ConnectionResetError()])
+def test_a_goaway_with_another_code_and_then_the_end_is_an_error(
+    exception: Exception | None,
+) -> None:
+    bench, stream = server()
+    bench.hear(goaway(0, 0), goaway(0, 8, b"odd frame"))
+    bench.core.connection_lost(exception, bench.now)
+    reason = reason_of(bench)
+    assert (reason.code, reason.debug, reason.by_peer) == (8, b"odd frame", True)
+    assert not reason.clean
+    with pytest.raises(ProtocolError, match=r"FRAME_SIZE_ERROR.*odd frame") as caught:
+        stream.write(b"x")
+    assert caught.value.code == 8
+
+
+def test_debug_text_that_is_no_text_does_no_harm() -> None:
+    bench, stream = server()
+    bench.hear(goaway(0, 2, b"\xff\xfe\x00"))
+    bench.core.receive_eof(bench.now)
+    assert reason_of(bench).debug == b"\xff\xfe\x00"
+    with pytest.raises(ProtocolError, match="xff"):
+        stream.write(b"x")
+
+
+# The transport's end
+
+
+def test_eof_with_a_stream_open_is_not_clean() -> None:
+    bench, stream = server()
+    stream.write(b"queued")
+    bench.core.receive_eof(bench.now)
+    assert bench.said() == ["GOAWAY 3 15"]
+    reason = reason_of(bench)
+    assert (reason.code, reason.by_peer, reason.clean) == (15, True, False)
+    for use in (lambda: stream.read(1), lambda: stream.write(b"x"), bench.core.accept):
+        with pytest.raises(SessionError) as caught:
+            use()
+        assert type(caught.value) is SessionError
+        assert caught.value.code == 15
+    assert bench.core.state == CLOSING
+    bench.core.connection_lost(None, bench.now)
+    assert bench.core.state == ENDED
+
+
+def test_eof_after_everything_was_done_is_clean_and_unread_data_stays_readable() -> None:
+    bench, stream = server()
+    bench.hear(data(3, b"unread", fin=True))
+    stream.finish()
+    bench.flush()
+    bench.core.receive_eof(bench.now)
+    assert reason_of(bench).clean
+    assert (drain(stream), stream.at_eof()) == (b"unread", True)
+
+
+def test_losing_the_transport_is_an_error_that_names_the_cause() -> None:
+    bench, stream = server()
+    cause = ConnectionResetError("connection reset")
+    bench.core.connection_lost(cause, bench.now)
+    reason = reason_of(bench)
+    assert (reason.code, reason.by_peer, reason.clean) == (255, True, False)
+    assert reason.exception is cause
+    assert bench.core.state == ENDED
+    assert bench.core.take_events() & ENDING
+    with pytest.raises(SessionError, match="connection reset"):
+        stream.read(1)
+
+
+def test_losing_the_transport_without_a_word_is_its_end() -> None:
+    bench, _ = server()
+    bench.hear(header(5, 1, 0, 3))
+    bench.core.connection_lost(None, bench.now)
+    assert (reason_of(bench).code, reason_of(bench).clean) == (255, False)
+
+
+def test_after_the_end_queued_streams_are_accepted_first() -> None:
+    for end in ("eof", "lost", "breach"):
+        bench = Bench()
+        bench.hear(data(3, b"three", syn=True), data(5, b"five", syn=True, fin=True))
+        assert bench.core.take_events() & ACCEPTABLE
+        if end == "eof":
+            bench.core.receive_eof(bench.now)
+        elif end == "lost":
+            bench.core.connection_lost(OSError("gone"), bench.now)
+        else:
+            bench.hear(wndinc(3, 0))
+        first, second = bench.core.accept(), bench.core.accept()
+        assert first is not None
+        assert second is not None
+        assert first.read(100) == b"three"
+        with pytest.raises(SessionError):
+            first.read(100)
+        assert (second.read(100), second.at_eof(), second.read(100)) == (b"five", True, b"")
+        for _ in range(2):
+            with pytest.raises(SessionError):
+                bench.core.accept()
+
+
+def test_a_stream_reset_before_the_end_keeps_its_own_error() -> None:
+    bench, stream = server()
+    bench.hear(rst(3, 77))
+    bench.core.connection_lost(OSError("gone"), bench.now)
+    with pytest.raises(StreamReset) as caught:
+        stream.read(1)
+    assert caught.value.code == 77
+
+
+def test_every_call_on_a_dead_session_is_harmless() -> None:
+    bench, stream = server()
+    stream.write(bytes(WINDOW + 1))
+    bench.hear(data(3, b"unread", fin=True))
+    bench.flush()
+    bench.core.connection_lost(OSError("gone"), bench.now)
+    bench.hear(data(5, bytes(100_000), syn=True))
+    bench.core.receive_eof(bench.now)
+    bench.core.handle_timer(bench.now + 1000)
+    bench.core.resume(bench.now)
+    stream.claim(100)
+    stream.announce()
+    stream.set_priority(1)
+    stream.finish()
+    stream.close()
+    stream.reset(6)
+    assert bench.flush() == b""
+    assert bench.core.next_deadline() == inf
+    assert bench.core.stats().streams == 0
+    assert bench.core.unread == 0
+    with pytest.raises(MuxadoError):
+        stream.write(b"x")
+
+
+def test_a_config_sets_the_time_that_a_close_may_take() -> None:
+    bench = Bench(Config(close_timeout=0.5))
+    bench.core.close(bench.now)
+    assert bench.core.next_deadline() == bench.now + 0.5
+
+
+def test_a_stream_that_ran_to_its_end_can_be_read_after_a_close() -> None:
+    pair = Pair()
+    near, far = pair.open_pair()
+    far.write(b"reply")
+    far.finish()
+    near.finish()
+    pair.run()
+    pair.client.shut_down()
+    pair.client.close(pair.now)
+    pair.run()
+    assert near.read(100) == b"reply"
+    assert near.read(100) == b""
+
+
+def test_a_stream_that_was_open_can_not() -> None:
+    pair = Pair()
+    near, far = pair.open_pair()
+    far.write(b"reply")
+    far.finish()
+    pair.run()
+    pair.client.close(pair.now)
+    with pytest.raises(SessionClosed):
+        near.read(100)

@@ -1,0 +1,95 @@
+"""What the pages show: every example runs or at least compiles, every hex dump is a frame."""
+
+from __future__ import annotations
+
+import ast
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from muxado.wire import MUXADO_V2
+from muxado.wire.codec import BAD_FRAME, NEED_MORE
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for name, text in FENCE.findall(page.read_text()) if name == language]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_for(port: int) -> None:
+    """Wait until something listens; the connection attempt itself is the test."""
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 5).close()
+        except ConnectionRefusedError:
+            continue
+        return
+
+
+def test_the_first_screen_of_the_readme_runs() -> None:
+    server_code, client_code = blocks(ROOT / "README.md", "python")[:2]
+    port = free_port()
+    server = subprocess.Popen([sys.executable, "-c", server_code.replace("4000", str(port))])
+    try:
+        wait_for(port)
+        client = subprocess.run(
+            [sys.executable, "-c", client_code.replace("4000", str(port))],
+            capture_output=True,
+            timeout=30,
+            check=True,
+        )
+    finally:
+        server.kill()
+        server.wait()
+    assert ast.literal_eval(client.stdout.decode()) == [b"%d" % n for n in range(1000)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_python_block_compiles(page: Path) -> None:
+    for code in blocks(page, "python"):
+        compile(code, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_hex_dump_of_the_protocol_page_is_whole_frames() -> None:
+    dumps = blocks(ROOT / "docs" / "protocol.md", "hex")
+    assert len(dumps) >= 10
+    for dump in dumps:
+        data = bytes.fromhex(dump)
+        decoder = MUXADO_V2.new_decoder()
+        decoder.space()[: len(data)] = data
+        decoder.filled(len(data))
+        while (kind := decoder.next()) != NEED_MORE:
+            assert kind != BAD_FRAME, dump
+            decoder.skip()
+        assert not decoder.inside_frame(), dump
+
+
+def test_the_readme_keeps_its_promises_of_files() -> None:
+    for name in (
+        "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "src/muxado/py.typed",
+    ):
+        assert (ROOT / name).is_file()

@@ -1,0 +1,96 @@
+"""What a muxado v2 decoder makes of bytes, whatever pieces they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from muxado.wire import MUXADO_V2
+from muxado.wire.codec import BAD_FRAME, CREDIT, DATA, GO_AWAY, NEED_MORE, RESET
+
+
+@dataclass
+class Frame:
+    """A frame as the decoder announced it; only the fields of its kind are set."""
+
+    kind: int
+    stream_id: int
+    syn: bool = False
+    fin: bool = False
+    length: int = 0
+    body: bytearray = field(default_factory=bytearray)
+    value: int = 0
+    code: int = 0
+    text: bytes = b""
+
+
+class FrameReader:
+    """Drives a decoder as a session does, and keeps the frames.
+
+    Attributes:
+        frames: what has been announced; the last DATA frame's body may still grow.
+        failed: True after BAD_FRAME, the last of `frames`; later input is ignored.
+    """
+
+    def __init__(self) -> None:
+        self.decoder = MUXADO_V2.new_decoder()
+        self.frames: list[Frame] = []
+        self.failed = False
+
+    def feed(self, data: bytes) -> None:
+        """Take in bytes and parse what is complete."""
+        view = memoryview(data)
+        while len(view) and not self.failed:
+            space = self.decoder.space()
+            assert len(space) > 0, "there is no room for the transport's next bytes"
+            count = min(len(space), len(view))
+            space[:count] = view[:count]
+            view = view[count:]
+            self.decoder.filled(count)
+            self._parse()
+
+    def _parse(self) -> None:
+        decoder = self.decoder
+        while not self.failed:
+            if decoder.body:
+                chunk = decoder.take()
+                if not chunk:
+                    return
+                self.frames[-1].body += chunk
+                continue
+            kind = decoder.next()
+            if kind == NEED_MORE:
+                return
+            self.failed = kind == BAD_FRAME
+            self.frames.append(self._frame(kind))
+
+    def _frame(self, kind: int) -> Frame:
+        decoder = self.decoder
+        frame = Frame(kind, decoder.stream_id)
+        if kind == DATA:
+            frame.syn = decoder.syn
+            frame.fin = decoder.fin
+            frame.length = decoder.length
+        if kind in (CREDIT, GO_AWAY):
+            frame.value = decoder.value
+        if kind in (RESET, GO_AWAY, BAD_FRAME):
+            frame.code = decoder.code
+        if kind in (GO_AWAY, BAD_FRAME):
+            frame.text = decoder.text
+        return frame
+
+
+def read_frames(pieces: Iterable[bytes]) -> list[Frame]:
+    """Return the frames in bytes that come in pieces."""
+    reader = FrameReader()
+    for piece in pieces:
+        reader.feed(piece)
+    return reader.frames
+
+
+def cut_at(data: bytes, places: Iterable[int]) -> Iterator[bytes]:
+    """Yield the pieces of `data` between the given offsets, in any order."""
+    start = 0
+    for place in [*sorted(places), len(data)]:
+        yield data[start:place]
+        start = place

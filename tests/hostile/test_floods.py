@@ -1,0 +1,37 @@
+"""Floods: what is held stays within a bound that is stated for each, and nobody else is hurt."""
+
+from __future__ import annotations
+
+import pytest
+
+from muxado.wire.codec import GO_AWAY
+
+from ..frames import read_frames
+from .floods import BURSTS, FLOODS, UNREAD_BURSTS
+from .target import Target
+
+
+@pytest.mark.parametrize("peer_reads", [True, False], ids=["read", "unread"])
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flood_is_bounded(name: str, peer_reads: bool) -> None:
+    flood = FLOODS[name]
+    target = Target(flood, peer_reads)
+    code = flood.if_read if peer_reads else flood.if_unread
+    # Unread answers count when as much as a read may bring waits behind them.
+    target.run(BURSTS if code is None or peer_reads else UNREAD_BURSTS)
+    assert target.most_held <= flood.bound
+    if code is None:
+        target.check_bystander()
+    else:
+        check_ended(target, code)
+
+
+def check_ended(target: Target, code: int) -> None:
+    core = target.core
+    assert core.reason is not None
+    assert (core.reason.code, core.reason.by_peer, core.reason.clean) == (code, False, False)
+    assert not core.streams
+    if not target.peer_reads:
+        last = read_frames([core.data_to_send(target.now, 65536)])[-1]
+        assert (last.kind, last.code) == (GO_AWAY, code)
+    assert not core.pending()

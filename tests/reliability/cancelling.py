@@ -1,0 +1,150 @@
+"""Cancelling a call after every number of event-loop turns that it can take."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, TypeVar, get_origin, get_type_hints
+
+import muxado
+
+from ..asyncio.certificates import Tls
+from ..asyncio.conftest import NewPair
+from ..asyncio.helpers import opened
+from ..asyncio.transports import Ends
+
+T = TypeVar("T")
+
+MOST_TURNS = 500
+
+
+class Stage(NamedTuple):
+    """What a scenario has to work with.
+
+    Attributes:
+        new_pair: makes two connected sessions, with the settings given.
+        tls: certificates.
+        secure: whether connections should be TLS.
+    """
+
+    new_pair: NewPair
+    tls: Tls
+    secure: bool
+
+
+Scenario = Callable[[Stage, "Cut"], Awaitable[None]]
+
+
+class Cut:
+    """Cancels what it is called with after some turns of the event loop, if it still runs.
+
+    Attributes:
+        turns: how many.
+        hit: True if the call was still running, and was cancelled.
+    """
+
+    def __init__(self, turns: int) -> None:
+        self.turns = turns
+        self.hit = False
+
+    async def __call__(self, call: Coroutine[Any, Any, T]) -> T | None:
+        """Run a call; return its result, or None if it was cancelled."""
+        task = asyncio.get_running_loop().create_task(call)
+        for _ in range(self.turns):
+            if task.done():
+                break
+            await asyncio.sleep(0)
+        self.hit = task.cancel()
+        await asyncio.wait([task])
+        if self.hit:
+            assert task.cancelled(), f"the cancellation was swallowed: {task!r}"
+            return None
+        return task.result()
+
+
+class Scenarios(dict[str, Scenario]):
+    """Scenarios by the name of what they cancel; one may have several, told apart by a word."""
+
+    def of(self, name: str) -> Callable[[Scenario], Scenario]:
+        """Add the decorated function."""
+
+        def add(scenario: Scenario) -> Scenario:
+            assert name not in self
+            self[name] = scenario
+            return scenario
+
+        return add
+
+
+async def every_cut(scenario: Scenario, stage: Stage) -> int:
+    """Cancel after 0, 1, 2 ... turns until the call is done before; return how many it took."""
+    for turns in range(MOST_TURNS):
+        cut = Cut(turns)
+        await scenario(stage, cut)
+        if not cut.hit:
+            return turns
+    raise AssertionError(f"the call is not done after {MOST_TURNS} turns")
+
+
+async def check(ends: Ends) -> None:
+    """See that a session works in both directions, and that nothing is left of what was."""
+    client, server = ends
+    for session in ends:
+        await session.ping()
+    for near, far in ((client, server), (server, client)):
+        async with opened(near, far) as (stream, other):
+            assert stream.id == other.id, "a stream was left in the queue"
+            await stream.write(b"there")
+            assert await other.readexactly(5) == b"there"
+            await other.write(b"back")
+            assert await stream.readexactly(4) == b"back"
+    for session in ends:
+        await session.ping()
+    for session in ends:
+        stats = session.stats()
+        assert (stats.streams, stats.memory_held, stats.bytes_queued) == (0, 0, 0)
+
+
+def public_coroutines() -> set[str]:
+    """Return the names of everything public that can be awaited, and so be cancelled.
+
+    Also of the classes that have no public name, and are given by what has one.
+    """
+    names = set()
+    waiting = [(name, getattr(muxado, name)) for name in muxado.__all__]
+    seen = set()
+    while waiting:
+        name, value = waiting.pop()
+        if inspect.isclass(value):
+            if value in seen:
+                continue
+            seen.add(value)
+            members = inspect.getmembers(value, inspect.isfunction)
+            public = [(each, member) for each, member in members if is_public(each)]
+            waiting += [(f"{value.__name__}.{each}", member) for each, member in public]
+        elif inspect.isfunction(value):
+            given = given_by(value)
+            if waits(value) or hasattr(given, "__await__"):
+                names.add(name)
+            if inspect.isclass(given) and given.__module__.startswith("muxado."):
+                waiting.append((given.__name__, given))
+    return names
+
+
+def is_public(name: str) -> bool:
+    return not name.startswith("_") or name.startswith("__")
+
+
+def waits(function: Callable[..., object]) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+def given_by(function: Callable[..., object]) -> object:
+    """Return the class of what a function gives, by its annotation."""
+    names = {name: getattr(muxado, name) for name in muxado.__all__}
+    try:
+        hint = get_type_hints(function, localns=names).get("return")
+    except NameError:  # a name that is imported for type checkers only; ours never are
+        return None
+    return get_origin(hint) or hint

@@ -1,0 +1,114 @@
+"""Two real endpoints with a bad line between them, on every event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple
+
+import pytest
+
+import muxado
+from muxado import Config, Session
+
+from ..asyncio.certificates import Tls
+from ..asyncio.conftest import anyio_backend, no_tasks_left, socket_path, tls
+from .relay import Relay
+
+__all__ = ["anyio_backend", "no_tasks_left", "socket_path", "tls"]  # pytest looks for them here
+
+# Seconds that a test may take before it counts as hanging.
+PATIENCE = 20
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Bound the time of every async test: a wait that never ends names its line."""
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = bounded(item.obj)
+
+
+def bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def run(*args: Any, **kwds: Any) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await test(*args, **kwds)
+
+    return run
+
+
+@pytest.fixture(scope="package")
+def quick_collection() -> Iterator[None]:
+    """Spare what is there before the tests from being looked through after each of them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+async def no_complaints(
+    no_tasks_left: None, quick_collection: None, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[None]:
+    """Fail a test after which the event loop complains, say of an error never retrieved."""
+    yield
+    # What was not retrieved is found out when it is collected.
+    gc.collect()
+    assert [
+        entry for entry in caplog.records if entry.name == "asyncio" and entry.levelno > 30
+    ] == []
+
+
+class Line(NamedTuple):
+    """A client's and a server's session, and the relay between them."""
+
+    client: Session
+    server: Session
+    relay: Relay
+
+    @property
+    def ends(self) -> tuple[Session, Session]:
+        return self.client, self.server
+
+
+NewLine = Callable[..., Awaitable[Line]]
+
+
+@pytest.fixture(params=["plain", "tls"])
+def security(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+async def new_line(no_complaints: None, security: str, tls: Tls) -> AsyncIterator[NewLine]:
+    """Makes two sessions with a relay between them.
+
+    Its arguments are settings of both, as `Config` has them.
+    """
+    contexts = (tls.client, tls.server) if security == "tls" else (None, None)
+    async with AsyncExitStack() as stack:
+
+        async def new_line(**settings: Any) -> Line:
+            config = Config(**settings)
+            listener = await stack.enter_async_context(
+                muxado.listen("127.0.0.1", 0, ssl=contexts[1], config=config)
+            )
+            relay = stack.enter_context(Relay(listener.addresses[0]))
+            host, port = relay.address
+            client = await muxado.connect(host, port, ssl=contexts[0], config=config)
+            line = Line(client, await listener.accept(), relay)
+            stack.push_async_callback(end, line)
+            return line
+
+        yield new_line
+
+
+async def end(line: Line) -> None:
+    async with asyncio.timeout(5):
+        for session in line.ends:
+            session.abort()
+            await session.wait_closed()

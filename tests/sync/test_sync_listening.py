@@ -1,0 +1,258 @@
+"""connect, serve and listen for threads, and their ends."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+import muxado
+from muxado import ErrorCode, sync
+from muxado.sync import Session
+from tests.asyncio.certificates import Tls
+
+from .helpers import PATIENCE, background, echo, receive_all
+
+HOST = "127.0.0.1"
+
+
+def echo_server(session: Session) -> None:
+    session.serve(echo)
+
+
+def exchange(session: Session, request: bytes) -> bytes:
+    with session.open() as stream:
+        stream.settimeout(PATIENCE)
+        stream.sendall(request)
+        stream.write_eof()
+        return receive_all(stream)
+
+
+def open_until_refused(session: Session) -> None:
+    while True:
+        session.open().close()
+        session.ping(PATIENCE)
+
+
+def abort_all(listener: sync.Listener) -> None:
+    for session in listener:
+        session.abort()
+
+
+@pytest.fixture
+def socket_path() -> Iterator[str]:
+    with TemporaryDirectory(prefix="mux") as folder:
+        yield str(Path(folder) / "s")
+
+
+def test_a_server_lives_and_ends() -> None:
+    with sync.serve(echo_server, HOST, 0) as server:
+        ((_, port),) = server.addresses
+        (sock,) = server.sockets
+        assert sock.getsockname() == (HOST, port)
+        client = sync.connect(HOST, port)
+        assert exchange(client, b"hello") == b"hello"
+        assert [session.remote_address for session in server.sessions] == [client.local_address]
+        assert client.remote_address == (HOST, port)
+    client.wait_closed(PATIENCE)
+    assert client.close_reason is not None
+    assert client.close_reason.clean
+    assert (server.addresses, server.sockets, server.sessions) == ([], (), [])
+    server.close()
+    server.wait_closed(PATIENCE)
+    with pytest.raises(ConnectionRefusedError):
+        sync.connect(HOST, port)
+
+
+def test_serving_for_ever_ends_with_close() -> None:
+    server = sync.serve(echo_server, HOST, 0)
+    with background(server.serve_forever) as serving:
+        with sync.connect(*server.addresses[0]) as client:
+            assert exchange(client, b"x") == b"x"
+            with pytest.raises(TimeoutError):
+                server.wait_closed(0.01)
+        server.close()
+        serving.result(PATIENCE)
+
+
+def test_shutting_a_server_down_waits_for_the_streams() -> None:
+    server = sync.serve(echo_server, HOST, 0)
+    with sync.connect(*server.addresses[0]) as client, client.open() as stream:
+        stream.settimeout(PATIENCE)
+        stream.sendall(b"x")
+        assert stream.recv(1) == b"x"
+        with background(server.shutdown, PATIENCE) as ending:
+            with pytest.raises(muxado.PeerGone):
+                open_until_refused(client)
+            stream.sendall(b"y")
+            stream.write_eof()
+            assert receive_all(stream) == b"y"
+            ending.result(PATIENCE)
+
+
+def test_handlers_run_in_an_executor() -> None:
+    names = []
+
+    def handle(session: Session) -> None:
+        names.append(threading.current_thread().name)
+        session.serve(echo)
+
+    with (
+        ThreadPoolExecutor(2, "mine") as pool,
+        sync.serve(handle, HOST, 0, executor=pool) as server,
+        sync.connect(*server.addresses[0]) as client,
+    ):
+        assert exchange(client, b"x") == b"x"
+    assert [name[:4] for name in names] == ["mine"]
+
+
+def test_a_handler_that_raises_aborts_its_session(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(session: Session) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    with sync.serve(fail, HOST, 0) as server, sync.connect(*server.addresses[0]) as client:
+        client.wait_closed(PATIENCE)
+        assert client.close_reason is not None
+        assert client.close_reason.code == ErrorCode.INTERNAL_ERROR
+    assert [entry.levelno for entry in caplog.records if entry.levelno >= logging.ERROR] == [40]
+    assert "ZeroDivisionError: on purpose" in caplog.text
+
+
+def test_a_listener_hands_out_sessions_until_it_is_closed() -> None:
+    with sync.listen(HOST, 0) as listener:
+        with pytest.raises(TimeoutError):
+            listener.accept(0.01)
+        with (
+            sync.connect(*listener.addresses[0]) as client,
+            listener.accept(PATIENCE) as session,
+            session.open() as stream,
+        ):
+            stream.sendall(b"hello")
+            listener.close()
+            with client.accept(PATIENCE) as other:
+                assert other.recv(5) == b"hello"
+            client.close()
+    with pytest.raises(muxado.SessionClosed):
+        listener.accept()
+    assert list(listener) == []
+
+
+def test_closing_a_listener_wakes_who_accepts_and_ends_what_nobody_took() -> None:
+    listener = sync.listen(HOST, 0)
+    with background(abort_all, listener) as accepting:
+        sync.connect(*listener.addresses[0]).wait_closed(PATIENCE)
+        listener.close()
+        accepting.result(PATIENCE)
+    listener = sync.listen(HOST, 0)
+    with sync.connect(*listener.addresses[0]) as client:
+        client.ping(PATIENCE)
+        listener.close()
+        client.wait_closed(PATIENCE)
+
+
+def test_a_unix_socket(socket_path: str) -> None:
+    with sync.serve(echo_server, path=socket_path) as server:
+        assert server.addresses == [socket_path]
+        with sync.connect(path=socket_path) as client:
+            assert exchange(client, b"local") == b"local"
+
+
+def test_tls_both_ways(tls: Tls) -> None:
+    with sync.serve(echo_server, HOST, 0, ssl=tls.mutual_server) as server:
+        port = server.addresses[0][1]
+        with sync.connect("localhost", port, ssl=tls.mutual_client) as client:
+            assert exchange(client, b"secret") == b"secret"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            sync.connect("localhost", port, ssl=True)
+
+
+def test_sockets_of_ones_own() -> None:
+    with sync.serve(echo_server, sock=socket.create_server((HOST, 0))) as server:
+        sock = socket.create_connection(server.addresses[0])
+        with sync.connect(sock=sock) as client:
+            assert exchange(client, b"mine") == b"mine"
+
+
+def test_all_addresses_by_default() -> None:
+    with (
+        sync.serve(echo_server, port=0) as server,
+        sync.connect(HOST, server.addresses[0][1]) as client,
+    ):
+        assert exchange(client, b"x") == b"x"
+
+
+def test_dialling_has_a_deadline(tls: Tls) -> None:
+    with socket.create_server((HOST, 0)) as silent, pytest.raises(TimeoutError):
+        sync.connect(*silent.getsockname(), ssl=tls.client, timeout=0.02)
+
+
+def test_a_place_is_named_in_exactly_one_way(tls: Tls) -> None:
+    wrongs: list[dict[str, Any]] = [{}, {"host": "x"}, {"host": "x", "port": 1, "path": "y"}]
+    for call in (sync.connect, sync.listen):
+        for wrong in wrongs:
+            with pytest.raises(muxado.UsageError):
+                call(**wrong)
+    with pytest.raises(muxado.UsageError, match="server_hostname"):
+        sync.connect(path="x", ssl=True)
+
+
+class Hello(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class OverStream(HTTPConnection):
+    """http.client over a stream of a session."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__("muxado", timeout=PATIENCE)
+        self.session = session
+
+    def connect(self) -> None:
+        stream = self.session.open()
+        stream.settimeout(PATIENCE)
+        self.sock = stream
+
+
+def test_http_over_streams() -> None:
+    with sync.listen(HOST, 0) as listener, sync.connect(*listener.addresses[0]) as client:
+        session = listener.accept(PATIENCE)
+        with session, ThreadingHTTPServer(("", 0), Hello, bind_and_activate=False) as server:
+            server.socket.close()
+            server.socket = session.listener()  # type: ignore[assignment]
+            thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+            thread.start()
+
+            def ask(number: int) -> None:
+                connection = OverStream(client)
+                for size in (number, 100_000):  # the second on the same stream
+                    connection.request("POST", "/", body=b"x" * size)
+                    response = connection.getresponse()
+                    assert response.status == 200
+                    assert response.read() == b"x" * size
+                connection.close()
+
+            with ThreadPoolExecutor(8) as pool:
+                assert list(pool.map(ask, range(24))) == [None] * 24
+            server.shutdown()
+            thread.join(PATIENCE)
+            client.close()

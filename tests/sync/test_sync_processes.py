@@ -1,0 +1,172 @@
+"""What sessions do when a process forks or ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+
+import pytest
+
+import muxado
+
+from .conftest import Ends
+from .helpers import PATIENCE, background, echo, opened
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def run(program: str) -> None:
+    """Run a program that must end by itself, well and quietly."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
+
+
+def test_a_program_ends_with_its_sessions_open() -> None:
+    run(
+        """
+        import threading
+        from muxado import sync
+
+        def echo(stream):
+            while data := stream.recv(100):
+                stream.sendall(data)
+
+        server = sync.serve(lambda session: session.serve(echo), "127.0.0.1", 0)
+        sessions = [sync.connect(*server.addresses[0]) for _ in range(10)]
+        streams = [session.open() for session in sessions]
+        for stream in streams:
+            stream.sendall(b"x")
+            assert stream.recv(1) == b"x"
+            threading.Thread(target=stream.recv, args=(1,), daemon=True).start()
+            stream.makefile("rwb")
+            sock = stream.session.open().to_socket()
+            sock.sendall(b"y")
+            assert sock.recv(1) == b"y"
+            sock.detach()
+        sessions[0].listener()
+        listener = sync.listen("127.0.0.1", 0)
+        print("done")
+        """
+    )
+
+
+def test_a_program_ends_quickly_with_data_that_nobody_reads() -> None:
+    run(
+        """
+        import socket
+        from muxado import sync
+
+        near, far = socket.socketpair()
+        far.detach()  # open, and read by nobody
+        session = sync.client(near)
+        stream = session.open()
+        stream.sendall(bytes(10_000_000))
+        print("done")
+        """
+    )
+
+
+def test_a_program_with_threads_in_the_midst_of_their_work() -> None:
+    run(
+        """
+        import threading
+        from muxado.testing import sync_pair
+
+        pair = sync_pair()
+        client, server = pair.__enter__()
+
+        def send(stream):
+            while True:
+                stream.sendall(bytes(1000))
+
+        def receive(stream, arrived):
+            while stream.recv(5000):
+                arrived.set()
+
+        for _ in range(5):
+            stream, arrived = client.open(eager=True), threading.Event()
+            threading.Thread(target=send, args=(stream,), daemon=True).start()
+            other = server.accept()
+            threading.Thread(target=receive, args=(other, arrived), daemon=True).start()
+            assert arrived.wait(5)
+        print("done")
+        """
+    )
+
+
+def test_a_fork_leaves_the_session_to_the_parent(ends: Ends) -> None:
+    client, server = ends
+    with opened(*ends) as (near, far), background(echo, far):
+        near.sendall(b"before")
+        assert near.recv(6) == b"before"
+        waiting = client.open(eager=True)
+        server.ping(PATIENCE)
+        assert _in_child(lambda: _child_sees_the_end(ends, near.id)) == 0
+        near.sendall(b"after")
+        assert near.recv(5) == b"after"
+        near.write_eof()
+        with server.accept(PATIENCE) as other:
+            assert other.id == waiting.id
+        waiting.close()
+        assert not client.closed
+
+
+def _child_sees_the_end(ends: Ends, stream_id: int) -> None:
+    for session in ends:
+        assert session.closed
+        assert session.close_reason is not None
+        assert "parent" in session.close_reason.message
+        for call in (session.open, session.accept, session.ping):
+            with pytest.raises(muxado.SessionError, match="parent"):
+                call()
+        session.close()
+        session.abort()
+        session.wait_closed(PATIENCE)
+
+
+def test_forks_amid_traffic(ends: Ends) -> None:
+    with opened(*ends) as (near, far):
+        stop = threading.Event()
+        received = 0
+
+        def send() -> None:
+            while not stop.is_set():
+                near.sendall(bytes(10_000))
+            near.write_eof()
+
+        def receive() -> None:
+            nonlocal received
+            while data := far.recv(10_000):
+                received += len(data)
+
+        with background(send), background(receive) as receiving:
+            for _ in range(10):
+                assert _in_child(lambda: None) == 0
+            stop.set()
+            receiving.result(PATIENCE)
+        assert received
+        assert received % 10_000 == 0
+
+
+def _in_child(work: object) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            assert callable(work)
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

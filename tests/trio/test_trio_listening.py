@@ -1,0 +1,192 @@
+"""connect, serve and listen under trio: TCP, TLS and Unix sockets."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+
+import muxado
+from muxado import ErrorCode
+from muxado.trio import Session, connect, listen, serve
+from tests.asyncio.certificates import Tls
+
+from .test_trio_sessions import echo, exchange, tasks
+
+
+async def echo_server(session: Session) -> None:
+    await session.serve(echo)
+
+
+async def test_serve_tells_its_addresses_and_serves_many() -> None:
+    before = tasks()
+    async with trio.open_nursery() as nursery:
+        addresses: list[Any] = await nursery.start(serve, echo_server, "127.0.0.1", 0)
+        host, port = addresses[0]
+        async with connect(host, port) as first, connect(host, port) as second:
+            assert await exchange(first, b"1") == b"1"
+            assert await exchange(second, b"2") == b"2"
+            assert first.remote_address == (host, port)
+        nursery.cancel_scope.cancel()
+    assert tasks() == before
+
+
+async def test_serve_with_tls(tls: Tls) -> None:
+    async with trio.open_nursery() as nursery:
+        start = partial(serve, echo_server, "127.0.0.1", 0, ssl=tls.mutual_server)
+        ((_, port),) = await nursery.start(start)
+        async with connect("localhost", port, ssl=tls.mutual_client) as session:
+            assert await exchange(session, b"secret") == b"secret"
+            transport = session.transport
+            assert isinstance(transport, trio.SSLStream)
+            assert transport.getpeercert()
+            assert session.remote_address == ("127.0.0.1", port)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            async with connect("localhost", port, ssl=True):
+                raise AssertionError("no session")
+        nursery.cancel_scope.cancel()
+
+
+async def test_serve_on_a_unix_socket(socket_path: str) -> None:
+    async with trio.open_nursery() as nursery:
+        assert await nursery.start(partial(serve, echo_server, path=socket_path)) == [socket_path]
+        async with connect(path=socket_path) as session:
+            assert await exchange(session, b"local") == b"local"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_handler_that_raises_aborts_its_session(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(session: Session) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    async with trio.open_nursery() as nursery:
+        ((_, port),) = await nursery.start(serve, fail, "127.0.0.1", 0)
+        async with connect("127.0.0.1", port) as session:
+            await session.wait_closed()
+            assert session.close_reason is not None
+            assert session.close_reason.code == ErrorCode.INTERNAL_ERROR
+        nursery.cancel_scope.cancel()
+    (record,) = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
+    assert "ZeroDivisionError: on purpose" in caplog.text
+    assert "handler of <Session server" in record.getMessage()
+
+
+async def test_listen_hands_out_sessions_until_it_is_closed() -> None:
+    async with listen("127.0.0.1", 0) as listener:
+        ((_, port),) = listener.addresses
+        async with connect("127.0.0.1", port) as client:
+            session = await listener.accept()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(session.serve, echo)
+                assert await exchange(client, b"x") == b"x"
+                await listener.aclose()
+                assert await exchange(client, b"the session goes on") == b"the session goes on"
+                nursery.cancel_scope.cancel()
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+        assert [session async for session in listener] == []
+        with pytest.raises(OSError, match=r".*"):
+            await trio.open_tcp_stream("127.0.0.1", port)
+
+
+async def test_closing_a_listener_ends_what_nobody_accepted() -> None:
+    async with listen("127.0.0.1", 0) as listener:
+        ((_, port),) = listener.addresses
+        async with connect("127.0.0.1", port) as client:
+            await client.ping()  # the session is there, and waits
+            await listener.aclose()
+            await client.wait_closed()
+            assert client.close_reason is not None
+            assert client.close_reason.by_peer
+
+
+async def test_leaving_a_listener_closes_its_sessions_in_order() -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def serve_one(task_status: trio.TaskStatus[int]) -> None:
+            async with listen("127.0.0.1", 0) as listener:
+                task_status.started(listener.addresses[0][1])
+                session = await listener.accept()
+                stream = await session.accept()
+                await stream.send_all(bytes(100_000))
+                await stream.aclose()
+
+        port = await nursery.start(serve_one)
+        async with connect("127.0.0.1", port) as client, client.open(eager=True) as stream:
+            assert await stream.readexactly(100_000) == bytes(100_000)
+            assert await stream.receive_some() == b""
+            await client.wait_closed()
+            assert client.close_reason is not None
+            assert client.close_reason.clean
+
+
+async def test_a_listener_lets_exceptions_out_bare() -> None:
+    async def fail() -> None:
+        async with listen("127.0.0.1", 0) as listener:
+            ((_, port),) = listener.addresses
+            async with connect("127.0.0.1", port):
+                await listener.accept()
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+
+async def test_listening_on_a_socket_of_ones_own() -> None:
+    sock = trio.socket.socket()
+    await sock.bind(("127.0.0.1", 0))
+    async with listen(sock=sock) as listener:
+        ((_, port),) = listener.addresses
+        near = trio.socket.socket()
+        await near.connect(("127.0.0.1", port))
+        async with connect(sock=near) as client, trio.open_nursery() as nursery:
+            session = await listener.accept()
+            nursery.start_soon(session.serve, echo)
+            assert await exchange(client, b"mine") == b"mine"
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_place_is_named_in_exactly_one_way() -> None:
+    wrongs: list[dict[str, Any]] = [{}, {"host": "x"}, {"host": "x", "port": 1, "path": "y"}]
+    for wrong in wrongs:
+        for call in (connect, listen):
+            with pytest.raises(muxado.UsageError):
+                call(**wrong)
+        with pytest.raises(muxado.UsageError):
+            await serve(echo_server, **wrong)
+    with pytest.raises(muxado.UsageError, match="server_hostname"):
+        connect(path="x", ssl=True)
+
+
+async def test_dialling_where_nobody_listens_fails_as_trio_does() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    with pytest.raises(OSError, match=r".*"):
+        async with connect("127.0.0.1", port):
+            raise AssertionError("no session")
+
+
+async def test_dialling_can_be_cancelled_in_the_handshake(tls: Tls) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with trio.move_on_after(0.02) as scope:
+            async with connect(*silent.getsockname(), ssl=tls.client):
+                raise AssertionError("no session")
+        assert scope.cancelled_caught
+
+
+async def test_a_server_that_hangs_up_in_the_handshake(tls: Tls) -> None:
+    async def hang_up(stream: trio.SocketStream) -> None:
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, hang_up, 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        with pytest.raises((ssl.SSLError, ConnectionResetError)):
+            async with connect("localhost", port, ssl=tls.client):
+                raise AssertionError("no session")
+        nursery.cancel_scope.cancel()
