@@ -1,0 +1,1 @@
+"""Live tests against real Go peers. See README.md."""
