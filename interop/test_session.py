@@ -144,7 +144,10 @@ async def test_what_we_wrote_before_close_arrives(meeting: Meeting, way: Way) ->
     assert sorted(d["read_sha256"] for d in done) == sorted(map(sha256, data))
     await session.wait_closed()
     end = (await go.call("wait"))["end"]
-    assert (end["code"], end["remote_code"]) == (ErrorCode.PEER_EOF, 0)
+    assert end["remote_code"] == 0
+    # Go's reader has all of it by now. What its application grants after our close_notify meets
+    # a closed socket, since TLS in asyncio has no half-close; then Go may see a reset first.
+    assert end["code"] == ErrorCode.PEER_EOF or (way.tls and "reset by peer" in end["error"])
 
 
 async def test_what_go_wrote_before_close_arrives(meeting: Meeting, way: Way) -> None:
