@@ -19,6 +19,10 @@ from .stream import TO_ECHO, TO_READER, TO_TYPE, CoreStream
 if TYPE_CHECKING:
     from .session import CoreSession
 
+# How many readers and new streams one turn of parsing may stir before the application gets
+# its own turn. With fewer than half of them answered, the peer could not work meanwhile.
+TURN_SIZE: Final = 32
+
 # A credit sum is unbounded on the wire; this keeps it in a machine word.
 MOST_CREDIT: Final = 1 << 60
 
@@ -38,6 +42,7 @@ class Receiver:
         "_decoder",
         "_first_bytes",
         "_first_frame",
+        "_opened",
         "_refusing",
         "_session",
         "_stream",
@@ -52,6 +57,7 @@ class Receiver:
         self._stream: CoreStream | None = None  # whose DATA frame is coming in
         self._first_frame = True
         self._first_bytes = b""
+        self._opened = 0
         self._refusing = False
         self._churn = ChurnGuard(session.config.max_incoming_streams)
         self.held: bool = False
@@ -90,6 +96,7 @@ class Receiver:
         session = self._session
         decoder = self._decoder
         streams = session.streams
+        self._opened = 0
         self._refusing = len(session.accept_queue) >= session.config.accept_backlog
         if self._first_frame:
             self._first_bytes = decoder.first_bytes()
@@ -100,6 +107,8 @@ class Receiver:
                     return
                 self._body(chunk)
                 continue
+            if self._opened + len(session.wakes) >= TURN_SIZE:
+                self.held = True
             if self.held:
                 return
             kind = decoder.next()
@@ -277,6 +286,7 @@ class Receiver:
             self.violation(stream, ErrorCode.ACCEPT_QUEUE_FULL)
             return
         session.deliver(stream)
+        self._opened += 1
         if len(session.accept_queue) >= session.config.accept_backlog and not self._refusing:
             self.held = True
 
