@@ -61,6 +61,7 @@ class Driver:
     """
 
     __slots__ = (
+        "_alone",
         "_flushing",
         "_notify",
         "_output_ended",
@@ -83,6 +84,7 @@ class Driver:
         self.loop: asyncio.AbstractEventLoop = loop
         self.lost: bool = False
         self._notify: Callable[[int], None] = ignore
+        self._alone = False  # the last input stirred one task only
         self._flushing = False
         self._output_ended = False
         self._timer: asyncio.TimerHandle | None = None
@@ -96,7 +98,9 @@ class Driver:
 
     def received(self, count: int) -> None:
         """Take in bytes that were put into the core's receive buffer."""
-        self.core.bytes_received(count, monotonic())
+        core = self.core
+        core.bytes_received(count, monotonic())
+        self._alone = len(core.wakes) + len(core.accept_queue) == 1
         self.settle()
 
     def received_data(self, data: bytes) -> None:
@@ -152,7 +156,23 @@ class Driver:
         """Flush once everything that runs in this loop turn has had its say."""
         if not self._flushing:
             self._flushing = True
-            self.loop.call_soon(self.flush)
+            self.loop.call_soon(self._flush_now)
+
+    def flush_before_wait(self) -> None:
+        """Flush for a task that has done what it can for now.
+
+        At once if the task is the only one that the last input has stirred: there is nothing
+        to wait for, and a loop turn costs as much as the rest of a round trip.
+        """
+        if self._alone:
+            self._alone = False
+            self.flush()
+        else:
+            self.flush_soon()
+
+    def _flush_now(self) -> None:
+        if self._flushing:  # else it was done before its turn
+            self.flush()
 
     def abandon(self, stream: CoreStream) -> None:
         """Reset a stream that nobody holds any more."""

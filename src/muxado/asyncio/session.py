@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from asyncio.sslproto import SSLProtocol
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -16,8 +15,9 @@ from ..config import Config
 from ..core import CoreSession, CoreStream, SessionStats
 from ..core.life import ACCEPTABLE, DRAINED
 from ..core.states import CLOSING, SESSION_STATES
-from ..errors import CloseReason, ErrorCode, MuxadoError, SessionError
+from ..errors import CloseReason, ErrorCode, SessionError
 from .driver import Driver
+from .handlers import Handlers
 from .stream import Stream
 from .transport import StreamServer, StreamTransport
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
-
-logger: logging.Logger = logging.getLogger("muxado")
 
 
 class Session:
@@ -44,6 +42,7 @@ class Session:
         """Not for users."""
         self._driver = driver
         self._core = driver.core
+        self._serving: list[Handlers] = []
         self._acceptors: deque[asyncio.Future[None]] = deque()
         self._waiters: set[asyncio.Future[None]] = set()  # for a pong, a drain, the end
         self._drained = False
@@ -83,7 +82,7 @@ class Session:
         stream = self._core.open(type=type, priority=priority, eager=eager)
         if eager:
             self._driver.flush_soon()
-        return Stream(self, self._driver, stream)
+        return self._wrap(stream)
 
     async def accept(self) -> Stream:
         """Wait for the next stream that the peer opens. Cancelling it loses none.
@@ -91,7 +90,7 @@ class Session:
         Raises:
             SessionError: the session is closing or has ended, and no stream waits.
         """
-        return Stream(self, self._driver, await self._accept())
+        return self._wrap(await self._accept())
 
     async def _accept(self) -> CoreStream:
         while True:
@@ -138,35 +137,23 @@ class Session:
         Raises:
             SessionError: the session ended otherwise; the handlers are done then too.
         """
-        slots = asyncio.Semaphore(limit) if limit is not None else None
-        failure: SessionError | None = None
-        async with asyncio.TaskGroup() as group:
-            while True:
-                if slots is not None:
-                    await slots.acquire()
-                try:
-                    stream = await self.accept()
-                except SessionError as exc:
-                    failure = exc
-                    break
-                task = group.create_task(
-                    self._handle(handler, stream), name=f"muxado stream {stream.id}"
-                )
-                if slots is not None:
-                    task.add_done_callback(lambda _: slots.release())
-                del stream
-        if not self._ended_cleanly():
-            assert failure is not None
-            raise failure
-
-    async def _handle(self, handler: Callable[[Stream], Awaitable[object]], stream: Stream) -> None:
+        handlers = Handlers(self._driver, handler, limit, self._wrap)
+        self._serving.append(handlers)
         try:
-            async with stream:
-                await handler(stream)
-        except MuxadoError as exc:
-            logger.info("stream %d of %r: %s", stream.id, self, exc)
-        except Exception:
-            logger.exception("the handler of stream %d of %r failed", stream.id, self)
+            handlers.start()
+            while not self.closed:
+                await self._wait()
+            await handlers.wait()
+        except asyncio.CancelledError:
+            await handlers.cancel()
+            raise
+        finally:
+            self._serving.remove(handlers)
+        if not self._ended_cleanly():
+            raise self._core.failure()
+
+    def _wrap(self, stream: CoreStream) -> Stream:
+        return Stream(self, self._driver, stream)
 
     # Streams for libraries that know asyncio's own
 
@@ -440,6 +427,8 @@ class Session:
 
     def _notify(self, events: int) -> None:
         if events & ACCEPTABLE:
+            for handlers in self._serving:
+                handlers.start()
             self._wake_acceptors()
         if events & DRAINED:
             self._drained = True

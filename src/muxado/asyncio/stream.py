@@ -325,18 +325,25 @@ class Stream:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc_type is None:
-            self.close()
-            try:
-                if self._core.queued() > self._core.send_credit:
-                    await self.wait_closed()
-            except asyncio.CancelledError:
-                self.reset(ErrorCode.STREAM_CANCELLED)
-                raise
-        elif issubclass(exc_type, Exception):
-            self.reset(ErrorCode.INTERNAL_ERROR)
-        else:
-            self.reset(ErrorCode.STREAM_CANCELLED)
+        if exc is not None:
+            self._fail(exc)
+            return
+        self.close()
+        try:
+            if self._stalled():
+                await self.wait_closed()
+        except asyncio.CancelledError as cancelled:
+            self._fail(cancelled)
+            raise
+
+    def _stalled(self) -> bool:
+        """Return whether the peer must grant credit before all is sent."""
+        return self._core.queued() > self._core.send_credit
+
+    def _fail(self, exc: BaseException) -> None:
+        """Reset the stream for an exception that left its block or its handler."""
+        cancelled = not isinstance(exc, Exception)
+        self.reset(ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR)
 
     def __del__(self) -> None:
         core = self._core
@@ -380,7 +387,7 @@ class Stream:
         core = self._core
         if core.state == IDLE:
             core.announce()
-        self._driver.flush_soon()
+        self._driver.flush_before_wait()
         waiter = self._driver.loop.create_future()
         core.read_waiter = waiter
         self._reading = True

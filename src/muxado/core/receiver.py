@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # How many readers and new streams one turn of parsing may stir before the application gets
 # its own turn. With fewer than half of them answered, the peer could not work meanwhile.
-TURN_SIZE: Final = 32
+TURN_SIZE: Final = 24
 
 # A credit sum is unbounded on the wire; this keeps it in a machine word.
 MOST_CREDIT: Final = 1 << 60
