@@ -67,7 +67,7 @@ class Bench:
     def hear(self, *frames: bytes) -> None:
         """Have the peer send frames, in one read."""
         self.core.receive_data(b"".join(frames), self.now)
-        if self.core.held:
+        while self.core.held:
             self.core.resume(self.now)
 
     def flush(self) -> bytes:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from functools import partial
 
 from ..core import CoreStream
 from ..errors import MuxadoError
@@ -42,40 +43,48 @@ class Handlers:
         self._handler = handler
         self._limit = limit
         self._wrap = wrap
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[Stream, asyncio.Task[None]] = {}
         # What the caller of `serve` has set, and not what the transport's callbacks run in.
         self._context = copy_context()
 
     def start(self) -> None:
         """Start a task for each stream that waits, as far as the limit allows."""
         core = self._driver.core
+        create_task = self._driver.loop.create_task
         tasks = self._tasks
         while core.accept_queue and (self._limit is None or len(tasks) < self._limit):
-            stream = core.accept()
-            assert stream is not None
-            task = self._driver.loop.create_task(
-                self._run(self._wrap(stream)), context=self._context.copy()
-            )
-            tasks.add(task)
-            task.add_done_callback(tasks.discard if self._limit is None else self._make_room)
+            accepted = core.accept()
+            assert accepted is not None
+            stream = self._wrap(accepted)
+            task = create_task(self._run(stream), context=self._context.copy())
+            tasks[stream] = task
+            if self._limit is not None:
+                task.add_done_callback(partial(self._make_room, stream))
 
     async def wait(self) -> None:
         """Wait until all are done, and no stream waits."""
         while self._tasks:
-            self._tasks -= (await asyncio.wait(self._tasks))[0]
+            await asyncio.wait(self._tasks.values())
+            for stream in [stream for stream, task in self._tasks.items() if task.done()]:
+                self._forget(stream)
 
     async def cancel(self) -> None:
         """Cancel all, and wait until they are done, even if cancelled again."""
         self._limit = 0
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
         while self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await self.wait()
 
-    def _make_room(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+    def _make_room(self, stream: Stream, _: asyncio.Task[None]) -> None:
+        self._forget(stream)
         self.start()
+
+    def _forget(self, stream: Stream) -> None:
+        """Forget a stream whose task is done, if the task was cancelled before it began."""
+        if self._tasks.pop(stream, None) is not None:
+            stream.reset()
 
     async def _run(self, stream: Stream) -> None:
         try:
@@ -93,3 +102,5 @@ class Handlers:
                 logger.exception("the handler of stream %d of %r failed", stream.id, stream.session)
             else:
                 raise
+        finally:
+            del self._tasks[stream]

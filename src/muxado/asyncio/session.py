@@ -82,7 +82,7 @@ class Session:
         stream = self._core.open(type=type, priority=priority, eager=eager)
         if eager:
             self._driver.flush_soon()
-        return self._wrap(stream)
+        return Stream(self, self._driver, stream)
 
     async def accept(self) -> Stream:
         """Wait for the next stream that the peer opens. Cancelling it loses none.
@@ -179,7 +179,9 @@ class Session:
             the transport and the protocol.
 
         Raises:
-            As `open`; `ssl.SSLError` if TLS inside fails.
+            ssl.SSLError: TLS inside fails.
+
+        Otherwise it raises as `open`.
         """
         loop = self._driver.loop
         protocol = protocol_factory()
@@ -261,8 +263,7 @@ class Session:
             priority: as for `open`.
             limit: bytes, the reader's limit; `Config.read_limit` by default.
 
-        Raises:
-            As `open`.
+        It raises as `open`.
         """
         loop = self._driver.loop
         reader = asyncio.StreamReader(limit=limit or self.config.read_limit, loop=loop)
@@ -318,7 +319,7 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """True once the session can't be used any more: it is closing, or has ended."""
+        """Whether the session can't be used any more, because it is closing or has ended."""
         return self._core.state >= CLOSING
 
     @property

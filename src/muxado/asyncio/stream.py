@@ -56,7 +56,7 @@ class Stream:
 
     @property
     def id(self) -> int:
-        """The stream's number: odd if the session's client opened it, even if the server did."""
+        """The stream's number, odd if the session's client opened it and even if the server did."""
         return self._core.stream_id
 
     @property
@@ -116,7 +116,7 @@ class Stream:
                 return data
             if core.eof_received:
                 return b""
-            await self._wait_readable()
+            await self._wait_for_more(0)
 
     async def readexactly(self, n: int) -> bytes:
         """Read exactly `n` bytes; more than the window holds is fine.
@@ -124,7 +124,8 @@ class Stream:
         Raises:
             asyncio.IncompleteReadError: the stream ended before; `partial` has the rest.
             ValueError: `n` is negative.
-            Otherwise as `read`.
+
+        Otherwise it raises as `read`.
         """
         if n < 0:
             raise ValueError("readexactly size can not be less than zero")
@@ -145,7 +146,8 @@ class Stream:
             asyncio.LimitOverrunError: more than `Config.read_limit` bytes have come
                 without it, or lie before it; they can still be read.
             ValueError: the separator is empty.
-            Otherwise as `read`.
+
+        Otherwise it raises as `read`.
         """
         if not separator:
             raise ValueError("Separator should be at least one-byte string")
@@ -183,7 +185,8 @@ class Stream:
         Raises:
             ValueError: the line is longer than `Config.read_limit`; it is dropped as far
                 as it has come.
-            Otherwise as `read`.
+
+        Otherwise it raises as `read`.
         """
         try:
             return await self.readuntil(b"\n")
@@ -347,7 +350,7 @@ class Stream:
 
     def __del__(self) -> None:
         core = self._core
-        if not core.holds_something():
+        if core.closed_here or not core.holds_something():
             return
         # An exception, or the collector, may come here on any thread.
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -380,11 +383,8 @@ class Stream:
         core = self._core
         if core.state == CLOSED or core.closed_here or core.session.closed_here:
             raise core.failure()
-        core.claim(wanted)
-        await self._wait_readable()
-
-    async def _wait_readable(self) -> None:
-        core = self._core
+        if core.inbox is not None:
+            core.claim(wanted)
         if core.state == IDLE:
             core.announce()
         self._driver.flush_before_wait()

@@ -314,7 +314,7 @@ class StreamServer(asyncio.AbstractServer):
 
     @property
     def sockets(self) -> tuple[Any, ...]:
-        """No sockets: the streams share the session's."""
+        """No sockets; the streams share the session's."""
         return ()
 
     def is_serving(self) -> bool:

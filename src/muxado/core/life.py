@@ -258,7 +258,8 @@ class SessionLife:
             self.incoming -= 1
             self.types.forget(stream)
         self.sender.forget(stream)
-        self.check_drained()
+        if self.state == DRAINING:
+            self.check_drained()
 
     def deliver(self, stream: CoreStream) -> None:
         """Queue a stream for `accept`."""

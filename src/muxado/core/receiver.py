@@ -303,7 +303,7 @@ class Receiver:
         if stream.queued() and not stream.scheduled:
             sender = self._session.sender
             sender.unblocked(stream)
-            sender.schedule(stream)
+            sender.scheduler.add(stream)
 
     def _reset(self, stream_id: int, code: int) -> None:
         session = self._session

@@ -77,11 +77,6 @@ class Sender:
             or len(self._probes) > 0
         )
 
-    def schedule(self, stream: CoreStream) -> None:
-        """Give a stream its turn to send."""
-        if not stream.scheduled:
-            self.scheduler.add(stream)
-
     def grant(self, stream: CoreStream) -> None:
         """Have a stream's receive window filled up again."""
         stream.granting = True
@@ -234,7 +229,8 @@ class Sender:
 
     def forget(self, stream: CoreStream) -> None:
         """Note that a stream is gone."""
-        self.unblocked(stream)
+        if stream.probe_step >= 0:
+            self.unblocked(stream)
         if stream.granting:
             stream.granting = False
             self._grants.pop(stream.stream_id, None)

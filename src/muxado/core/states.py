@@ -33,19 +33,17 @@ SEND_FIN: Final = 2
 RECV_FIN: Final = 3
 RESET: Final = 4  # by either side, or with the session's end
 
-STREAM_TABLE: Final[dict[tuple[int, int], int]] = {
-    (IDLE, SEND_SYN): OPEN,
-    (IDLE, RECV_SYN): OPEN,
-    (IDLE, RESET): CLOSED,
-    (OPEN, SEND_FIN): LOCAL_DONE,
-    (OPEN, RECV_FIN): REMOTE_DONE,
-    (OPEN, RESET): CLOSED,
-    (LOCAL_DONE, RECV_FIN): CLOSED,
-    (LOCAL_DONE, RESET): CLOSED,
-    (REMOTE_DONE, SEND_FIN): CLOSED,
-    (REMOTE_DONE, RESET): CLOSED,
-}
-"""What each event makes of each state; a pair that is missing can't happen."""
+NEVER: Final = -1
+
+STREAM_TABLE: Final[tuple[tuple[int, int, int, int, int], ...]] = (
+    # SEND_SYN, RECV_SYN, SEND_FIN, RECV_FIN, RESET
+    (OPEN, OPEN, NEVER, NEVER, CLOSED),  # IDLE
+    (NEVER, NEVER, LOCAL_DONE, REMOTE_DONE, CLOSED),  # OPEN
+    (NEVER, NEVER, NEVER, CLOSED, CLOSED),  # LOCAL_DONE
+    (NEVER, NEVER, CLOSED, NEVER, CLOSED),  # REMOTE_DONE
+    (NEVER, NEVER, NEVER, NEVER, NEVER),  # CLOSED
+)
+"""What each event makes of each state; what is NEVER can't happen."""
 
 STREAM_STATES: Final = ("idle", "open", "local-done", "remote-done", "closed")
 

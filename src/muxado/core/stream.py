@@ -222,7 +222,7 @@ class CoreStream:
     def announce(self) -> None:
         """Let the peer know of a stream that was opened here, if it doesn't yet."""
         if self.state == IDLE and not self.scheduled and self.local:
-            self.session.sender.schedule(self)
+            self.session.sender.scheduler.add(self)
 
     # Writing
 
@@ -249,8 +249,7 @@ class CoreStream:
     def write(self, data: bytes) -> None:
         """Queue bytes; `data` must not change any more.
 
-        Raises:
-            As `check_writable`; nothing is queued then.
+        It raises as `check_writable`, and then nothing is queued.
         """
         self.check_writable()
         if not data:
@@ -261,7 +260,7 @@ class CoreStream:
         outbox.append(data)
         if not self.scheduled:
             if self.send_credit > 0:
-                self.session.sender.schedule(self)
+                self.session.sender.scheduler.add(self)
             elif outbox.size == len(data):
                 self.session.sender.blocked(self)
 
@@ -271,7 +270,7 @@ class CoreStream:
             return
         self.fin_asked = True
         if not self.scheduled and (self.state == IDLE or not self.queued()):
-            self.session.sender.schedule(self)
+            self.session.sender.scheduler.add(self)
 
     # Ending
 
@@ -390,7 +389,9 @@ class CoreStream:
 
     def advance(self, event: int) -> None:
         """Go to the next state; the table has no answer for what can't happen."""
-        self.state = STREAM_TABLE[self.state, event]
+        state = STREAM_TABLE[self.state][event]
+        assert state >= 0
+        self.state = state
         if event == SEND_FIN:
             self.fin_sent = True
         elif event == RECV_FIN:
@@ -459,6 +460,9 @@ class CoreStream:
 
     def wake_all(self) -> None:
         """Tell everybody who waits."""
-        self.wake_reader()
-        self.wake_writer()
-        self.wake_end()
+        if self.read_waiter is not None:
+            self.wake_reader()
+        if self.write_waiter is not None:
+            self.wake_writer()
+        if self.end_waiters is not None:
+            self.wake_end()

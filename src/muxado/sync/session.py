@@ -219,7 +219,7 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """True once the session can't be used any more: it is closing, or has ended."""
+        """Whether the session can't be used any more, because it is closing or has ended."""
         return self._core.state >= CLOSING
 
     @property

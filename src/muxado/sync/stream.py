@@ -68,7 +68,7 @@ class Stream:
 
     @property
     def id(self) -> int:
-        """The stream's number: odd if the session's client opened it, even if the server did."""
+        """The stream's number, odd if the session's client opened it and even if the server did."""
         return self._core.stream_id
 
     @property
@@ -138,7 +138,9 @@ class Stream:
         """Read into `buffer`, up to `nbytes` if that is not 0; return the number of bytes.
 
         Raises:
-            As `recv`; ValueError if `nbytes` is more than the buffer holds.
+            ValueError: `nbytes` is more than the buffer holds.
+
+        Otherwise it raises as `recv`.
         """
         view = memoryview(buffer).cast("B")
         if view.readonly:
@@ -235,8 +237,7 @@ class Stream:
     def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
         """Send a file from `offset` on, up to `count` bytes; return how many were sent.
 
-        Raises:
-            As `send`; the file's position tells how much was queued.
+        It raises as `send`; the file's position tells how much was queued.
         """
         if count is not None and count < 0:
             raise ValueError("count must not be negative")

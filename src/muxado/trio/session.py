@@ -199,7 +199,7 @@ class Session(trio.abc.Listener[Stream]):
 
     @property
     def closed(self) -> bool:
-        """True once the session can't be used any more: it is closing, or has ended."""
+        """Whether the session can't be used any more, because it is closing or has ended."""
         return self._core.state >= CLOSING
 
     @property

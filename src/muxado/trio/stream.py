@@ -54,7 +54,7 @@ class Stream(trio.abc.HalfCloseableStream):
 
     @property
     def id(self) -> int:
-        """The stream's number: odd if the session's client opened it, even if the server did."""
+        """The stream's number, odd if the session's client opened it and even if the server did."""
         return self._core.stream_id
 
     @property
@@ -110,7 +110,8 @@ class Stream(trio.abc.HalfCloseableStream):
 
         Raises:
             EOFError: the stream ended before; what had come can still be received.
-            Otherwise as `receive_some`.
+
+        Otherwise it raises as `receive_some`.
         """
         if n < 0:
             raise ValueError("n must not be negative")
@@ -134,7 +135,8 @@ class Stream(trio.abc.HalfCloseableStream):
             EOFError: the stream ended before; what had come can still be received.
             ValueError: the separator is empty, or more than `Config.read_limit` bytes have
                 come without it; they can still be received.
-            Otherwise as `receive_some`.
+
+        Otherwise it raises as `receive_some`.
         """
         if not separator:
             raise ValueError("the separator must not be empty")
