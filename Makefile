@@ -81,11 +81,18 @@ fuzz: .venv-fuzz/installed ## coverage-guided fuzzing, half of the time each (SE
 	.venv-fuzz/bin/python -m pip install --quiet --editable . --group test atheris
 	@touch $@
 
-bench: $(VENV)/bench ## measure muxado beside its peers (ARGS=--quick, ARGS='--only REGEX' ...)
-	$(BIN)/python -m benchmarks $(ARGS)
+# The compiled core takes part where there is a compiler.
+COMPILED := $(if $(shell command -v cc),.venv-compiled/installed)
 
-$(VENV)/bench: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --group bench
+bench: .venv-bench/installed $(COMPILED) ## measure muxado beside its peers (ARGS=--quick, ARGS='--only REGEX' ...)
+	.venv-bench/bin/python -m benchmarks \
+		$(if $(COMPILED),--compiled-python .venv-compiled/bin/python) $(ARGS)
+
+# Apart, because the contenders bring type stubs that would mislead `make check`.
+.venv-bench/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --upgrade pip
+	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,uvloop]' --group bench
 	@touch $@
 
 dist: ## build the sdist, the pure and the compiled wheel, and test each as installed
