@@ -85,7 +85,7 @@ async def test_a_request(http: aiohttp.ClientSession, ends: Ends) -> None:
         assert response.status == 200
         assert await response.json() == {
             "path": "/hello",
-            "from": ends.serving.get_extra_info("peername")[0],  # type: ignore[index]
+            "from": ends.serving.get_extra_info("peername")[0],
         }
 
 

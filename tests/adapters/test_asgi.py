@@ -96,7 +96,7 @@ async def test_a_request(http: httpx.AsyncClient, ends: Ends) -> None:
     for _ in range(3):
         response = await http.get("/hello")
         assert response.status_code == 200
-        host = ends.serving.get_extra_info("peername")[0]  # type: ignore[index]
+        host = ends.serving.get_extra_info("peername")[0]
         assert response.json() == {"path": "/hello", "from": host}
     assert ends.calling.stats().streams_opened == 1
 

@@ -595,7 +595,7 @@ async def test_closing_a_server_closes_its_sessions_in_order() -> None:
         assert session.close_reason.clean
         assert server.sessions == []
         with pytest.raises(ConnectionError):
-            await muxado.connect(*session.remote_address)  # type: ignore[misc]
+            await muxado.connect(*session.remote_address)
 
 
 async def test_a_server_left_by_an_exception_cancels_its_handlers() -> None:

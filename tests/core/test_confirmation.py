@@ -1,8 +1,9 @@
-"""The orderly end over a transport that can't be half-closed: a ping's answer confirms it."""
+"""The orderly end of the output, which a ping's answer may have to confirm."""
 
 from __future__ import annotations
 
 from muxado.config import Config
+from muxado.wire import MUXADO_V2
 
 from .pair import Pair, drain
 
@@ -91,3 +92,20 @@ def test_a_peer_that_can_not_be_pinged_is_not_asked() -> None:
     pair.client.close(pair.now)
     pair.client.data_to_send(pair.now, 65536)
     assert pair.client.output_done()
+
+
+def test_what_comes_after_the_end_of_the_output_is_thrown_away() -> None:
+    pair = Pair()
+    pair.client.open().write(b"last words")
+    pair.client.close(pair.now)
+    assert pair.carry(pair.client, pair.server)
+    assert pair.client.output_done()
+    pair.client.end_output()
+    # More than answers are kept for, and more than there is room for.
+    for stream_id in range(2, 20_000, 2):
+        opening = MUXADO_V2.encoder.data_header(stream_id, 1000, True, False)
+        pair.client.receive_data(opening + bytes(1000), pair.now)
+    assert not pair.client.pending()
+    assert pair.client.output_done()
+    assert not pair.client.abort_transport
+    assert pair.client.stats().memory_held == 0

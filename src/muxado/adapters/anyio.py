@@ -181,15 +181,7 @@ def _anyio_errors() -> Iterator[None]:
 
 
 def _addresses(session: AnySession) -> dict[Any, Callable[[], Any]]:
-    if isinstance(session, on_asyncio.Session):
-        local, remote = session.local_address, session.remote_address
-    else:
-        transport: Any = session.transport
-        while not hasattr(transport, "socket") and hasattr(transport, "transport_stream"):
-            transport = transport.transport_stream
-        if not hasattr(transport, "socket"):
-            return {}
-        local, remote = transport.socket.getsockname(), transport.socket.getpeername()
+    local, remote = session.local_address, session.remote_address
     attributes: dict[Any, Callable[[], Any]] = {}
     if local is not None:
         attributes[anyio.abc.SocketAttribute.local_address] = lambda: local

@@ -124,7 +124,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
             ask = attributes.get(ATTRIBUTES[info])
             return ask() if ask is not None else None
         if info == "is_readable":  # an idle connection that is readable has ended
-            return self._stream.stream._core.readable()
+            return self._stream.stream.readable()
         return None
 
 
@@ -208,7 +208,7 @@ class _Stream(httpcore.NetworkStream):
             return self._stream.getpeername()
         if info == "is_readable":  # an idle connection that is readable has ended
             if self._tls is None:
-                return self._stream._core.readable()
+                return self._stream.readable()
             return self._stream.is_closing() or _has_input(self._tls)
         return None
 

@@ -49,7 +49,7 @@ def pool_classes(session: Session) -> dict[str, Any]:
         def is_connected(self) -> bool:
             """Whether the stream waits for a request: whatever comes unasked is its end."""
             sock: Any = self.sock
-            return sock is not None and not sock._core.readable()
+            return sock is not None and not sock.readable()
 
     class HTTPSConnection(urllib3.connection.HTTPSConnection):
         def _new_conn(self) -> Any:

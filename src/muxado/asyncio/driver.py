@@ -214,6 +214,7 @@ class Driver:
             self.link.abort()
         elif core.output_done() and not self._output_ended:
             self._output_ended = True
+            core.end_output()
             if core.eof_received:
                 self.link.close()
             else:

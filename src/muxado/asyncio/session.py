@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..config import Config
-from ..core import CoreSession, CoreStream, SessionStats
+from ..core import CoreSession, CoreStream
 from ..core.life import ACCEPTABLE, DRAINED
-from ..core.states import CLOSING, SESSION_STATES
-from ..errors import CloseReason, ErrorCode, SessionError
+from ..core.states import CLOSING
+from ..errors import ErrorCode, SessionError
+from ..shell import BaseSession
 from .driver import Driver
 from .handlers import Handlers
 from .stream import Stream
@@ -29,7 +30,7 @@ __all__ = ["Session"]
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
-class Session:
+class Session(BaseSession[Stream]):
     """One end of a connection that carries many streams.
 
     Sessions come from `connect`, `serve`, `listen`, `client` and `server`. Both ends may open
@@ -48,37 +49,9 @@ class Session:
         self._drained = False
         driver.subscribe(self._notify)
 
-    @property
-    def config(self) -> Config:
-        """The session's settings."""
-        return self._core.config
-
-    def __repr__(self) -> str:
-        core = self._core
-        role = "client" if core.client else "server"
-        return (
-            f"<Session {role} {SESSION_STATES[core.state]} peer={self.remote_address!r}"
-            f" streams={len(core.streams) - core.heartbeats}>"
-        )
-
     # Streams
 
     def open(self, *, type: int | None = None, priority: int = 0, eager: bool = False) -> Stream:
-        """Open a stream, without waiting for the peer.
-
-        The peer hears of it with the first write, the first read, or `write_eof()`.
-
-        Args:
-            type: the stream's 32-bit type, 0 if none is given; only with `Config.typed`.
-            priority: how urgent what we send is, from -8 to 7; higher goes first.
-            eager: let the peer know of the stream at once.
-
-        Raises:
-            UsageError: the type or the priority can't be.
-            SessionClosed: the session is closing, or has ended (or another `SessionError`).
-            PeerGone: the peer takes no new streams: dial a new session.
-            StreamsExhausted: every stream id has been used: dial a new session.
-        """
         stream = self._core.open(type=type, priority=priority, eager=eager)
         if eager:
             self._driver.flush_soon()
@@ -313,32 +286,7 @@ class Session:
             await self._wait()
         return core.liveness.rtt
 
-    def stats(self) -> SessionStats:
-        """Return a snapshot of the session's counters."""
-        return self._core.stats()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the session can't be used any more, because it is closing or has ended."""
-        return self._core.state >= CLOSING
-
-    @property
-    def close_reason(self) -> CloseReason | None:
-        """Why the session ended, None while it lives."""
-        return self._core.reason
-
-    @property
-    def local_address(self) -> object:
-        """This end's address as the transport gives it, None if it has none."""
-        return self.get_extra_info("sockname")
-
-    @property
-    def remote_address(self) -> object:
-        """The peer's address as the transport gives it, None if it has none."""
-        return self.get_extra_info("peername")
-
-    def get_extra_info(self, name: str, default: object = None) -> object:
-        """Return what the transport says of itself: `peername`, `ssl_object`, `peercert` ..."""
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
         try:
             return self._driver.link.get_extra_info(name, default)
         except (AttributeError, ValueError):
@@ -346,19 +294,6 @@ class Session:
             return default
 
     # The end
-
-    def go_away(self, code: int = 0, debug: bytes = b"") -> None:
-        """Tell the peer to open no more streams; everything else goes on.
-
-        Args:
-            code: why, any 32-bit number.
-            debug: the same in words; at most 128 bytes of it are sent.
-
-        Raises:
-            UsageError: the code is no 32-bit number.
-        """
-        self._core.go_away(code, debug)
-        self._driver.settle()
 
     async def shutdown(self, timeout: float | None = 30.0) -> None:
         """End the session gracefully: no new streams, wait for the open ones, then close.
@@ -380,30 +315,10 @@ class Session:
         self.close()
         await self.wait_closed()
 
-    def close(self) -> None:
-        """Close the session in order: what was written still goes out, streams read no more.
-
-        It takes `Config.close_timeout` at most; `wait_closed` tells when it is done.
-        """
-        self._core.close(monotonic())
-        self._driver.settle()
-
     async def wait_closed(self) -> None:
         """Wait until the session has ended and its connection is gone."""
         while not self._driver.lost:
             await self._wait()
-
-    def abort(self, code: int = 0) -> None:
-        """End the session at once; what is queued is dropped.
-
-        Args:
-            code: what the peer is told, if it can be told at once.
-
-        Raises:
-            UsageError: the code is no 32-bit number.
-        """
-        self._core.abort(code, monotonic())
-        self._driver.settle()
 
     async def __aenter__(self) -> Self:
         return self
@@ -463,9 +378,9 @@ class Session:
         finally:
             self._waiters.discard(waiter)
 
-    def _ended_cleanly(self) -> bool:
-        reason = self._core.reason
-        return reason is not None and reason.clean
+    def _do(self, step: Callable[..., object], *args: object) -> None:
+        step(*args)
+        self._driver.settle()
 
 
 def new_session(*, client: bool, config: Config | None) -> tuple[Session, Driver]:

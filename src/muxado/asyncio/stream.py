@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..core import CoreStream
-from ..core.states import CLOSED, IDLE, STREAM_STATES
+from ..core.states import CLOSED, IDLE
 from ..errors import ErrorCode, StreamBusy
+from ..shell import BaseStream
 from .driver import Driver
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ ReadableBuffer = bytes | bytearray | memoryview
 ExceptionType = type[BaseException]  # in the class, `type` is the stream's
 
 
-class Stream:
+class Stream(BaseStream["Session"]):
     """One stream of a `Session`, from its `open()` or `accept()`.
 
     Used as an async context manager, a stream is closed at the end of the block, or reset if
@@ -45,44 +46,6 @@ class Stream:
         self._reading = False
         self._turn: asyncio.Lock | None = None  # made when a writer must wait
         self._writers = 0
-
-    def __repr__(self) -> str:
-        core = self._core
-        kind = "" if core.type is None else f" type={core.type:#x}"
-        return (
-            f"<Stream {core.stream_id}{kind} {STREAM_STATES[core.state]}"
-            f" unread={core.unread()} queued={core.queued()}>"
-        )
-
-    @property
-    def id(self) -> int:
-        """The stream's number, odd if the session's client opened it and even if the server did."""
-        return self._core.stream_id
-
-    @property
-    def type(self) -> int | None:
-        """The stream's 32-bit type in a session with `Config.typed`, else None."""
-        return self._core.type
-
-    @property
-    def session(self) -> Session:
-        """The session that the stream belongs to."""
-        return self._session
-
-    @property
-    def priority(self) -> int:
-        """How urgent what we send is, from -8 to 7; higher goes first. May be set.
-
-        A higher level goes strictly first, but a lower one that waits gets one frame in 16.
-
-        Raises:
-            UsageError: when set to something else.
-        """
-        return self._core.priority
-
-    @priority.setter
-    def priority(self, priority: int) -> None:
-        self._core.set_priority(priority)
 
     # Reading
 
@@ -286,22 +249,6 @@ class Stream:
         while not self._core.finished():
             await self._wait_end()
 
-    def is_closing(self) -> bool:
-        """Return whether this side writes no more: after `write_eof`, `close` or a reset."""
-        return self._core.fin_asked or self._core.closed_here or self._core.state == CLOSED
-
-    def reset(self, code: int = ErrorCode.STREAM_CANCELLED) -> None:
-        """End both directions at once; what is queued is dropped. Harmless if repeated.
-
-        Args:
-            code: what the peer is told, any 32-bit number; see `ErrorCode`.
-
-        Raises:
-            UsageError: the code is no 32-bit number.
-        """
-        self._core.reset(code)
-        self._driver.settle()
-
     async def wait_reset(self) -> int | None:
         """Wait until the stream is over.
 
@@ -358,14 +305,9 @@ class Stream:
         if core.state != CLOSED:
             warnings.warn(f"unclosed stream {self!r}", ResourceWarning, stacklevel=2, source=self)
 
-    def get_extra_info(self, name: str, default: object = None) -> object:
-        """Return what the session's connection says: `peername`, `sockname`, `peercert` ...
-
-        `socket` is always None: an option set on it would concern every stream.
-        """
-        if name == "socket":
-            return None
-        return self._session.get_extra_info(name, default)
+    def _do(self, step: Callable[..., object], *args: object) -> None:
+        step(*args)
+        self._driver.settle()
 
     # Waiting
 

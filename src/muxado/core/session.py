@@ -190,6 +190,16 @@ class CoreSession(SessionLife):
             return False
         return not self._confirms() or 0 < self._last_ping <= self.liveness.answered
 
+    def end_output(self) -> None:
+        """Take note that the transport's output was ended, after `output_done`.
+
+        What comes from then on is thrown away: nobody reads it, and it can't be answered.
+        """
+        self.deaf = True
+        self.receiver.held = self.receiver.stuck = False
+        self.sender.drop_all()
+        self.decoder.clear()
+
     def last_ping_due(self) -> bool:
         """Return whether everything is out, and a ping should ask whether it has arrived."""
         liveness = self.liveness

@@ -68,6 +68,7 @@ class Driver:
         self._notify: Callable[[int], None] = _ignore
         self._unsent = memoryview(b"")
         self._output_ended = False
+        self._farewell_unsent = False  # TLS's own: the socket had no room for it
         self._abandoned: deque[CoreStream] = deque()
         self._due = inf  # when the I/O thread looks at the timers
         self._blocked = False  # the I/O thread waits for the socket to take more
@@ -96,9 +97,9 @@ class Driver:
             if core.pending() or core.state >= CLOSING:
                 self._flush()
             due = core.next_deadline()
-            if due < self._due or (self._unsent and not self._blocked):
+            if due < self._due or (self._wants_room() and not self._blocked):
                 self._due = min(due, self._due)
-                self._blocked = bool(self._unsent)
+                self._blocked = self._wants_room()
                 self._ring()
         self._wake()
 
@@ -117,6 +118,10 @@ class Driver:
             return waiter.wait(None if deadline is None else deadline - monotonic())
         finally:
             self.lock.acquire()
+
+    def _wants_room(self) -> bool:
+        """Return whether something waits for the socket to take more."""
+        return bool(self._unsent) or self._farewell_unsent
 
     def _in_thread(self) -> bool:
         return threading.current_thread() is self._thread
@@ -138,7 +143,7 @@ class Driver:
     def _flush(self) -> None:
         core = self.core
         try:
-            while True:
+            while not self._output_ended:
                 if not self._unsent:
                     self._unsent = memoryview(core.data_to_send(monotonic(), WRITE_SIZE))
                     if not self._unsent:
@@ -160,23 +165,34 @@ class Driver:
         core = self.core
         if core.abort_transport:
             self._lose(None)
-        elif core.output_done() and not self._unsent and not self._output_ended:
-            self._output_ended = True
-            if core.eof_received:
-                self._lose(None)
-                return
-            # Reading goes on: a close with unread input would reset the connection, and
-            # destroy what the peer has not read yet.
-            try:
-                self._half_close()
-            except OSError as exc:
-                self._lose(exc)
+            return
+        try:
+            if self._output_ended:
+                if self._farewell_unsent:
+                    self._half_close()
+            elif core.output_done() and not self._unsent:
+                self._output_ended = True
+                core.end_output()
+                if core.eof_received:
+                    self._lose(None)
+                else:
+                    # Reading goes on: a close with unread input would reset the connection,
+                    # and destroy what the peer has not read yet.
+                    self._half_close()
+        except OSError as exc:
+            self._lose(exc)
 
     def _half_close(self) -> None:
+        self._farewell_unsent = False
         if isinstance(self.sock, ssl.SSLSocket):
-            # Sends close_notify. The peer's may come later, after data that is an error here.
-            with contextlib.suppress(ssl.SSLError):
-                self.sock.unwrap()
+            try:
+                self.sock.unwrap()  # sends close_notify
+            except ssl.SSLWantWriteError:
+                self._farewell_unsent = True
+                return
+            except ssl.SSLError:
+                pass  # the peer's own is not here yet, or comes after data
+        # From here on a TLS socket gives what comes undecrypted.
         self.sock.shutdown(socket.SHUT_WR)
 
     def _lose(self, exc: BaseException | None) -> None:
@@ -200,7 +216,7 @@ class Driver:
                 while not self.lost:
                     with self.lock:
                         wanted = selectors.EVENT_READ
-                        self._blocked = bool(self._unsent)
+                        self._blocked = self._wants_room()
                         if self._blocked:
                             wanted |= selectors.EVENT_WRITE
                         self._due = self.core.next_deadline()
@@ -252,9 +268,7 @@ class Driver:
             self._lose(exc)
             return
         if count:
-            # After close_notify a TLS socket gives what comes undecrypted.
-            if not (self._output_ended and isinstance(self.sock, ssl.SSLSocket)):
-                core.bytes_received(count, monotonic())
+            core.bytes_received(count, monotonic())
             return
         core.receive_eof(monotonic())
         if self._output_ended:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from ..config import Config
 from ..core import CoreSession, SessionStats
 from ..core.life import ACCEPTABLE, DRAINED
-from ..core.states import CLOSING, SESSION_STATES
-from ..errors import CloseReason, ErrorCode, MuxadoError, SessionError
+from ..core.states import CLOSING
+from ..errors import ErrorCode, MuxadoError, SessionError
+from ..shell import BaseSession, ConnectionInfo
 from .driver import Driver, Waiter
 from .stream import Stream
 from .stream_listener import StreamListener
@@ -30,7 +32,7 @@ __all__ = ["Session", "client", "server"]
 logger: logging.Logger = logging.getLogger("muxado")
 
 
-class Session:
+class Session(BaseSession[Stream]):
     """One end of a connection that carries many streams; any thread may use it.
 
     Sessions come from `connect`, `serve`, `listen`, `client` and `server`. As a context manager
@@ -45,42 +47,14 @@ class Session:
         self._waiters: list[Waiter] = []  # for a stream, a pong, a drain, or the end
         self._listener: StreamListener | None = None
         self._drained = False
-        # Kept, because the socket is gone when they are asked for at the end.
-        self._local_address = _address(driver.sock.getsockname)
-        self._remote_address = _address(driver.sock.getpeername)
+        sock = driver.sock
+        secured = sock if isinstance(sock, ssl.SSLSocket) else None
+        self._info = ConnectionInfo(sock, secured, driver.lock)
         driver.start(self._notify)
-
-    def __repr__(self) -> str:
-        core = self._core
-        role = "client" if core.client else "server"
-        return (
-            f"<Session {role} {SESSION_STATES[core.state]} peer={self.remote_address!r}"
-            f" streams={len(core.streams) - core.heartbeats}>"
-        )
-
-    @property
-    def config(self) -> Config:
-        """The session's settings."""
-        return self._core.config
 
     # Streams
 
     def open(self, *, type: int | None = None, priority: int = 0, eager: bool = False) -> Stream:
-        """Open a stream, without waiting for the peer.
-
-        The peer hears of it with the first write, the first read, or `write_eof()`.
-
-        Args:
-            type: the stream's 32-bit type, 0 if none is given; only with `Config.typed`.
-            priority: how urgent what we send is, from -8 to 7; higher goes first.
-            eager: let the peer know of the stream at once.
-
-        Raises:
-            UsageError: the type or the priority can't be.
-            SessionClosed: the session is closing, or has ended (or another `SessionError`).
-            PeerGone: the peer takes no new streams: dial a new session.
-            StreamsExhausted: every stream id has been used: dial a new session.
-        """
         with self._driver.lock:
             stream = self._core.open(type=type, priority=priority, eager=eager)
             if eager:
@@ -212,46 +186,14 @@ class Session:
                 self._wait(deadline)
             return core.liveness.rtt
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._info.get(name, default)
+
     def stats(self) -> SessionStats:
-        """Return a snapshot of the session's counters."""
         with self._driver.lock:
-            return self._core.stats()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the session can't be used any more, because it is closing or has ended."""
-        return self._core.state >= CLOSING
-
-    @property
-    def close_reason(self) -> CloseReason | None:
-        """Why the session ended, None while it lives."""
-        return self._core.reason
-
-    @property
-    def local_address(self) -> Any:
-        """This end's address, as `getsockname()` gave it."""
-        return self._local_address
-
-    @property
-    def remote_address(self) -> Any:
-        """The peer's address, as `getpeername()` gave it."""
-        return self._remote_address
+            return super().stats()
 
     # The end
-
-    def go_away(self, code: int = 0, debug: bytes = b"") -> None:
-        """Tell the peer to open no more streams; everything else goes on.
-
-        Args:
-            code: why, any 32-bit number.
-            debug: the same in words; at most 128 bytes of it are sent.
-
-        Raises:
-            UsageError: the code is no 32-bit number.
-        """
-        with self._driver.lock:
-            self._core.go_away(code, debug)
-            self._driver.settle()
 
     def shutdown(self, timeout: float | None = 30.0) -> None:
         """End the session gracefully: no new streams, wait for the open ones, then close.
@@ -273,15 +215,6 @@ class Session:
         self.close()
         self.wait_closed()
 
-    def close(self) -> None:
-        """Close the session in order: what was written still goes out, streams read no more.
-
-        It takes `Config.close_timeout` at most; `wait_closed` tells when it is done.
-        """
-        with self._driver.lock:
-            self._core.close(monotonic())
-            self._driver.settle()
-
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the session has ended and its connection is gone.
 
@@ -292,19 +225,6 @@ class Session:
         with self._driver.lock:
             while not self._driver.lost:
                 self._wait(deadline)
-
-    def abort(self, code: int = 0) -> None:
-        """End the session at once; what is queued is dropped.
-
-        Args:
-            code: what the peer is told, if it can be told at once.
-
-        Raises:
-            UsageError: the code is no 32-bit number.
-        """
-        with self._driver.lock:
-            self._core.abort(code, monotonic())
-            self._driver.settle()
 
     def __enter__(self) -> Self:
         return self
@@ -342,9 +262,10 @@ class Session:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
 
-    def _ended_cleanly(self) -> bool:
-        reason = self._core.reason
-        return reason is not None and reason.clean
+    def _do(self, step: Callable[..., object], *args: object) -> None:
+        with self._driver.lock:
+            step(*args)
+            self._driver.settle()
 
 
 def client(sock: socket.socket, *, config: Config | None = None) -> Session:
@@ -363,10 +284,3 @@ def server(sock: socket.socket, *, config: Config | None = None) -> Session:
 def _over(sock: socket.socket, *, client: bool, config: Config | None) -> Session:
     core = CoreSession(client=client, config=config or Config(), now=monotonic())
     return Session(Driver(core, sock))
-
-
-def _address(ask: Callable[[], Any]) -> Any:
-    try:
-        return ask()
-    except OSError:
-        return None

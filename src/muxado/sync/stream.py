@@ -9,14 +9,15 @@ import socket
 import sys
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from ..core import CoreStream
-from ..core.states import CLOSED, STREAM_STATES
+from ..core.states import CLOSED
 from ..errors import ErrorCode, StreamBusy, UsageError
+from ..shell import BaseStream
 from .bridge import bridge
 from .driver import Driver, Waiter
 
@@ -37,7 +38,7 @@ class NoDescriptor(UsageError, io.UnsupportedOperation):
     """A stream was asked for a file descriptor; as of other files without one."""
 
 
-class Stream:
+class Stream(BaseStream["Session"]):
     """One stream of a `Session`, from its `open()` or `accept()`; used like a `socket.socket`.
 
     One thread may read while another writes; any may close it, which wakes the others.
@@ -57,43 +58,6 @@ class Stream:
         self._input_shut = False  # by shutdown(SHUT_RD)
         self._io_refs = 0  # files made of this stream, as the standard library counts them
         self._closed = False
-
-    def __repr__(self) -> str:
-        core = self._core
-        kind = "" if core.type is None else f" type={core.type:#x}"
-        return (
-            f"<Stream {core.stream_id}{kind} {STREAM_STATES[core.state]}"
-            f" unread={core.unread()} queued={core.queued()}>"
-        )
-
-    @property
-    def id(self) -> int:
-        """The stream's number, odd if the session's client opened it and even if the server did."""
-        return self._core.stream_id
-
-    @property
-    def type(self) -> int | None:
-        """The stream's 32-bit type in a session with `Config.typed`, else None."""
-        return self._core.type
-
-    @property
-    def session(self) -> Session:
-        """The session that the stream belongs to."""
-        return self._session
-
-    @property
-    def priority(self) -> int:
-        """How urgent what we send is, from -8 to 7; higher goes first. May be set.
-
-        Raises:
-            UsageError: when set to something else.
-        """
-        return self._core.priority
-
-    @priority.setter
-    def priority(self, priority: int) -> None:
-        with self._driver.lock:
-            self._core.set_priority(priority)
 
     # Reading
 
@@ -300,16 +264,6 @@ class Stream:
         if self._closed:
             self.close()
 
-    def reset(self, code: int = ErrorCode.STREAM_CANCELLED) -> None:
-        """End both directions at once; what is queued is dropped. Harmless if repeated.
-
-        Raises:
-            UsageError: the code is no 32-bit number.
-        """
-        with self._driver.lock:
-            self._core.reset(code)
-            self._driver.settle()
-
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the FIN was handed over, or the stream failed; not for the peer's FIN.
 
@@ -347,10 +301,6 @@ class Stream:
         finally:
             if core.end_waiters is not None and waiter in core.end_waiters:
                 core.end_waiters.remove(waiter)
-
-    def is_closing(self) -> bool:
-        """Return whether this side writes no more: after a half-close, `close` or a reset."""
-        return self._core.fin_asked or self._core.closed_here or self._core.state == CLOSED
 
     def __enter__(self) -> Self:
         return self
@@ -490,6 +440,11 @@ class Stream:
         """Do nothing: an option would concern every stream of the connection."""
 
     # Helpers
+
+    def _do(self, step: Callable[..., object], *args: object) -> None:
+        with self._driver.lock:
+            step(*args)
+            self._driver.settle()
 
     def _deadline(self) -> float | None:
         return None if self._timeout is None else monotonic() + self._timeout

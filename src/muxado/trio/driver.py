@@ -192,6 +192,7 @@ class Driver:
         not read yet.
         """
         transport = self.transport
+        self.core.end_output()
         if isinstance(transport, trio.SSLStream) and not self.core.eof_received:
             self._reading.cancel()
             await self._read_done.wait()
@@ -215,11 +216,49 @@ class Driver:
         self._notify(0)
 
 
+class Dry(trio.abc.Stream):
+    """A transport of which nothing more comes in, for the time of `drain`."""
+
+    class Over(Exception):
+        """All that had come in was read."""
+
+    def __init__(self, transport: trio.abc.Stream) -> None:
+        self._transport = transport
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise self.Over
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._transport.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._transport.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+async def drain(secured: trio.SSLStream[trio.abc.Stream]) -> None:
+    """Throw away what TLS has taken in and not decrypted yet."""
+    transport = secured.transport_stream
+    secured.transport_stream = Dry(transport)
+    try:
+        while await secured.receive_some(READ_SIZE):
+            pass
+    except Dry.Over:
+        pass
+    finally:
+        secured.transport_stream = transport
+
+
 async def _end_tls(secured: trio.SSLStream[trio.abc.Stream]) -> None:
     """Send TLS's farewell and the end, and read to the peer's, which nobody decrypts."""
     transport = secured.transport_stream
     try:
         with contextlib.suppress(trio.BrokenResourceError):  # for the peer, which goes on sending
+            # Data in front of the peer's farewell is an error, which keeps ours from being sent.
+            await drain(secured)
             await secured.unwrap()
         if isinstance(transport, trio.abc.HalfCloseableStream):
             await transport.send_eof()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ..config import Config
-from ..core import CoreSession, SessionStats
+from ..core import CoreSession
 from ..core.life import DRAINED
-from ..core.states import CLOSING, SESSION_STATES
-from ..errors import CloseReason, ErrorCode, MuxadoError, SessionError
+from ..core.states import CLOSING
+from ..errors import ErrorCode, MuxadoError, SessionError
+from ..shell import BaseSession, ConnectionInfo
 from .driver import Driver
 from .stream import Stream
 
@@ -26,7 +27,7 @@ __all__ = ["Session", "client", "server"]
 logger: logging.Logger = logging.getLogger("muxado")
 
 
-class Session(trio.abc.Listener[Stream]):
+class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
     """One end of a connection that carries many streams.
 
     Sessions come from `connect`, `serve`, `listen`, `client` and `server`, and live in the
@@ -40,23 +41,9 @@ class Session(trio.abc.Listener[Stream]):
         self._core = driver.core
         self._changed = trio.Event()
         self._drained = False
-        # Kept, because the socket is gone when they are asked for at the end.
-        sock = _socket_of(driver.transport)
-        self._local_address = _address(sock.getsockname) if sock is not None else None
-        self._remote_address = _address(sock.getpeername) if sock is not None else None
-
-    def __repr__(self) -> str:
-        core = self._core
-        role = "client" if core.client else "server"
-        return (
-            f"<Session {role} {SESSION_STATES[core.state]} peer={self.remote_address!r}"
-            f" streams={len(core.streams) - core.heartbeats}>"
-        )
-
-    @property
-    def config(self) -> Config:
-        """The session's settings."""
-        return self._core.config
+        transport = driver.transport
+        secured = transport if isinstance(transport, trio.SSLStream) else None
+        self._info = ConnectionInfo(_socket_of(transport), secured)
 
     @property
     def transport(self) -> trio.abc.Stream:
@@ -66,21 +53,6 @@ class Session(trio.abc.Listener[Stream]):
     # Streams
 
     def open(self, *, type: int | None = None, priority: int = 0, eager: bool = False) -> Stream:
-        """Open a stream, without waiting for the peer.
-
-        The peer hears of it with the first write, the first read, or `send_eof()`.
-
-        Args:
-            type: the stream's 32-bit type, 0 if none is given; only with `Config.typed`.
-            priority: how urgent what we send is, from -8 to 7; higher goes first.
-            eager: let the peer know of the stream at once.
-
-        Raises:
-            UsageError: the type or the priority can't be.
-            SessionClosed: the session is closing, or has ended (or another `SessionError`).
-            PeerGone: the peer takes no new streams: dial a new session.
-            StreamsExhausted: every stream id has been used: dial a new session.
-        """
         stream = self._core.open(type=type, priority=priority, eager=eager)
         if eager:
             self._driver.flush_soon()
@@ -193,44 +165,10 @@ class Session(trio.abc.Listener[Stream]):
             raise self._trio_error(exc) from exc
         return core.liveness.rtt
 
-    def stats(self) -> SessionStats:
-        """Return a snapshot of the session's counters."""
-        return self._core.stats()
-
-    @property
-    def closed(self) -> bool:
-        """Whether the session can't be used any more, because it is closing or has ended."""
-        return self._core.state >= CLOSING
-
-    @property
-    def close_reason(self) -> CloseReason | None:
-        """Why the session ended, None while it lives."""
-        return self._core.reason
-
-    @property
-    def local_address(self) -> Any:
-        """This end's address, as `getsockname()` gave it; None if there is no socket."""
-        return self._local_address
-
-    @property
-    def remote_address(self) -> Any:
-        """The peer's address, as `getpeername()` gave it; None if there is no socket."""
-        return self._remote_address
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._info.get(name, default)
 
     # The end
-
-    def go_away(self, code: int = 0, debug: bytes = b"") -> None:
-        """Tell the peer to open no more streams; everything else goes on.
-
-        Args:
-            code: why, any 32-bit number.
-            debug: the same in words; at most 128 bytes of it are sent.
-
-        Raises:
-            UsageError: the code is no 32-bit number.
-        """
-        self._core.go_away(code, debug)
-        self._driver.settle()
 
     async def shutdown(self, timeout: float | None = 30.0) -> None:
         """End the session gracefully: no new streams, wait for the open ones, then close.
@@ -250,14 +188,6 @@ class Session(trio.abc.Listener[Stream]):
             self.abort()
         await self.aclose()
 
-    def close(self) -> None:
-        """Close the session in order: what was written still goes out, streams read no more.
-
-        It takes `Config.close_timeout` at most; `wait_closed` tells when it is done.
-        """
-        self._core.close(trio.current_time())
-        self._driver.settle()
-
     async def wait_closed(self) -> None:
         """Wait until the session has ended and its connection is gone."""
         await trio.lowlevel.checkpoint()
@@ -273,18 +203,6 @@ class Session(trio.abc.Listener[Stream]):
             self.abort()
             raise
 
-    def abort(self, code: int = 0) -> None:
-        """End the session at once; what is queued is dropped.
-
-        Args:
-            code: what the peer is told, if it can be told at once.
-
-        Raises:
-            UsageError: the code is no 32-bit number.
-        """
-        self._core.abort(code, trio.current_time())
-        self._driver.settle()
-
     def _notify(self, events: int) -> None:
         if events & DRAINED:
             self._drained = True
@@ -295,9 +213,12 @@ class Session(trio.abc.Listener[Stream]):
         """Wait for a stream, a pong, a drain or the end; the caller looks which."""
         await self._changed.wait()
 
-    def _ended_cleanly(self) -> bool:
-        reason = self._core.reason
-        return reason is not None and reason.clean
+    def _do(self, step: Callable[..., object], *args: object) -> None:
+        step(*args)
+        self._driver.settle()
+
+    def _now(self) -> float:
+        return trio.current_time()
 
     def _trio_error(self, exc: SessionError) -> trio.ClosedResourceError | trio.BrokenResourceError:
         kind = trio.ClosedResourceError if self._core.closed_here else trio.BrokenResourceError
@@ -330,17 +251,11 @@ async def run_session(
             del failure  # a cycle otherwise
 
 
-def _socket_of(transport: trio.abc.Stream) -> trio.socket.SocketType | None:
-    while isinstance(transport, trio.SSLStream):
+def _socket_of(transport: Any) -> Any:
+    """Return the socket at the bottom of a transport, None if there is none."""
+    while not hasattr(transport, "socket") and hasattr(transport, "transport_stream"):
         transport = transport.transport_stream
-    return transport.socket if isinstance(transport, trio.SocketStream) else None
-
-
-def _address(ask: Callable[[], Any]) -> Any:
-    try:
-        return ask()
-    except OSError:
-        return None
+    return getattr(transport, "socket", None)
 
 
 def client(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..core import CoreStream
-from ..core.states import CLOSED, STREAM_STATES
+from ..core.states import CLOSED
 from ..errors import ErrorCode, MuxadoError, SessionClosed, StreamClosed, StreamReset
+from ..shell import BaseStream
 from .driver import Driver
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ RECEIVE_SIZE = 64 * 1024
 ExceptionType = type[BaseException]  # in the class, `type` is the stream's
 
 
-class Stream(trio.abc.HalfCloseableStream):
+class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
     """One stream of a `Session`, from its `open()` or `accept()`.
 
     Its errors are trio's: `ClosedResourceError` for what this side has closed,
@@ -43,42 +44,6 @@ class Stream(trio.abc.HalfCloseableStream):
         self._core = core
         self._reading = False
         self._sending = False
-
-    def __repr__(self) -> str:
-        core = self._core
-        kind = "" if core.type is None else f" type={core.type:#x}"
-        return (
-            f"<Stream {core.stream_id}{kind} {STREAM_STATES[core.state]}"
-            f" unread={core.unread()} queued={core.queued()}>"
-        )
-
-    @property
-    def id(self) -> int:
-        """The stream's number, odd if the session's client opened it and even if the server did."""
-        return self._core.stream_id
-
-    @property
-    def type(self) -> int | None:
-        """The stream's 32-bit type in a session with `Config.typed`, else None."""
-        return self._core.type
-
-    @property
-    def session(self) -> Session:
-        """The session that the stream belongs to."""
-        return self._session
-
-    @property
-    def priority(self) -> int:
-        """How urgent what we send is, from -8 to 7; higher goes first. May be set.
-
-        Raises:
-            UsageError: when set to something else.
-        """
-        return self._core.priority
-
-    @priority.setter
-    def priority(self, priority: int) -> None:
-        self._core.set_priority(priority)
 
     # Receiving
 
@@ -279,15 +244,6 @@ class Stream(trio.abc.HalfCloseableStream):
         self.reset(ErrorCode.INTERNAL_ERROR if failed else ErrorCode.STREAM_CANCELLED)
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    def reset(self, code: int = ErrorCode.STREAM_CANCELLED) -> None:
-        """End both directions at once; what is queued is dropped. Harmless if repeated.
-
-        Raises:
-            UsageError: the code is no 32-bit number.
-        """
-        self._core.reset(code)
-        self._driver.settle()
-
     async def wait_reset(self) -> int | None:
         """Wait until the stream is over; return its reset code, None if it ended in order.
 
@@ -311,6 +267,10 @@ class Stream(trio.abc.HalfCloseableStream):
         finally:
             if core.end_waiters is not None and waiter in core.end_waiters:
                 core.end_waiters.remove(waiter)
+
+    def _do(self, step: Callable[..., object], *args: object) -> None:
+        step(*args)
+        self._driver.settle()
 
     def __del__(self) -> None:
         core = self._core
