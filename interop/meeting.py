@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import trustme
 
 import muxado
+import muxado.sync
 from muxado import Config, Session
 
 from .gopeer import NEWEST, GoPeer
@@ -19,6 +20,7 @@ from .raw import Raw
 from .relay import Relay
 
 HOST = "127.0.0.1"
+PATIENCE = 10.0  # seconds that a thread may wait
 ALPN = "muxado/2"
 
 
@@ -57,6 +59,13 @@ class Ends(NamedTuple):
     """Our session and the Go peer at its other end."""
 
     session: Session
+    go: GoPeer
+
+
+class ThreadEnds(NamedTuple):
+    """The same with a session for threads."""
+
+    session: muxado.sync.Session
     go: GoPeer
 
 
@@ -127,24 +136,41 @@ class Meeting:
             options: further flags of Go's.
         """
         config = config or Config()
-        options |= {
-            "role": "server" if way.role == "client" else "client",
-            "behaviour": behaviour,
-        }
+        options |= self._flags(way, behaviour)
         if config.typed:
             options["typed"] = True
-        if way.tls:
-            options |= self._tls.go_flags
         meet = self._dial if way.we_dial else self._listen
         session, go = await meet(way, config, relay, release, options)
         self._stack.push_async_callback(end, session)
-        started = await go.event("session")
-        assert started["muxado"] == release
-        if way.tls:
-            assert (started["tls"], started["alpn"]) == ("TLS 1.3", ALPN)
-            ours: Any = session.get_extra_info("ssl_object")
-            assert ours.selected_alpn_protocol() == ALPN
+        await check(way, release, session, go)
         return Ends(session, go)
+
+    async def meet_in_threads(
+        self, way: Way, behaviour: str = "echo", **options: Any
+    ) -> ThreadEnds:
+        """Start a Go peer and connect a session of `muxado.sync` to it; the client dials."""
+        assert way in USUAL_WAYS
+        options |= self._flags(way, behaviour)
+        if way.we_dial:
+            go = await self.start(listen=f"{HOST}:0", **options)
+            host, port = (await go.event("listening"))["addr"].split(":")
+            session = await asyncio.to_thread(
+                muxado.sync.connect, host, int(port), ssl=self._tls.client if way.tls else None
+            )
+        else:
+            with muxado.sync.listen(HOST, 0, ssl=self._tls.server if way.tls else None) as listener:
+                go = await self.start(dial="{}:{}".format(*listener.addresses[0]), **options)
+                session = await asyncio.to_thread(listener.accept, PATIENCE)
+        self._stack.push_async_callback(end_in_threads, session)
+        await check(way, NEWEST, session, go)
+        return ThreadEnds(session, go)
+
+    def _flags(self, way: Way, behaviour: str) -> dict[str, Any]:
+        flags = {
+            "role": "server" if way.role == "client" else "client",
+            "behaviour": behaviour,
+        }
+        return flags | self._tls.go_flags if way.tls else flags
 
     async def _dial(
         self,
@@ -211,7 +237,23 @@ class Meeting:
         await self._stack.aclose()
 
 
+async def check(way: Way, release: str, session: Session | muxado.sync.Session, go: GoPeer) -> None:
+    """See that the two have come together as they should."""
+    started = await go.event("session")
+    assert started["muxado"] == release
+    if way.tls:
+        assert (started["tls"], started["alpn"]) == ("TLS 1.3", ALPN)
+        ours: Any = session.get_extra_info("ssl_object")
+        assert ours.selected_alpn_protocol() == ALPN
+
+
 async def end(session: Session) -> None:
     """Make sure that a session is gone."""
     session.abort()
     await session.wait_closed()
+
+
+async def end_in_threads(session: muxado.sync.Session) -> None:
+    """Make sure that a session for threads is gone."""
+    session.abort()
+    await asyncio.to_thread(session.wait_closed, PATIENCE)

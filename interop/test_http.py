@@ -1,21 +1,29 @@
-"""HTTP over streams: Go's server behind a session that we have dialled, and Go's client."""
+"""HTTP over streams: Python's clients and Go's server, Go's client and Python's servers."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any, NamedTuple
 
 import pytest
 
-from muxado import Config, Session
+import muxado.sync
+from muxado import Config, Session, StreamRefused
 
-from . import http1
+from . import http_clients, http_servers
+from .gopeer import GoPeer
 from .helpers import KIB, MIB, WINDOW, data_of, random_size, retried, running, sha256
+from .http_clients import CLIENTS, Ask, cause
+from .http_servers import SERVERS
 from .meeting import Meeting, Way
 
 pytestmark = [pytest.mark.anyio, pytest.mark.patience(40)]
 
+# One size of each kind.
+KINDS = [0, 1, KIB, 64 * KIB, WINDOW, MIB]
 # Every size at first, then the ones beside each power of two, and those whose request (or
 # answer) just fills a window.
 SIZES = sorted(
@@ -30,81 +38,114 @@ SIZES = sorted(
 AT_ONCE = 500
 
 
-async def post(session: Session, size: int, *, path: str = "/echo", chunked: bool = False) -> None:
-    """Have a body come back over a stream of its own."""
+async def post(ask: Ask, size: int, *, chunked: bool = False) -> None:
+    """Have a body come back."""
     body = data_of(size)
-    async with session.open() as stream:
-        response = await http1.ask(stream, path, body, chunked=chunked)
-        assert response.status == 200
-        assert response.body == (body if path == "/echo" else sha256(body).encode())
-        assert await stream.read() == b""  # Go's server closes after the answer
+    answer = await ask("/echo", body, chunked=chunked)
+    assert answer.status == 200
+    assert (len(answer.body), sha256(answer.body)) == (size, sha256(body))
 
 
-async def post_all(session: Session, sizes: list[int], at_once: int, chunked: bool) -> int:
-    """Post bodies of these sizes; return how often a stream was refused."""
+async def get(ask: Ask, size: int) -> None:
+    """Have Go make a body."""
+    answer = await ask(f"/size/{size}?seed=7")
+    assert answer.status == 200
+    assert len(answer.body) == size
+    assert sha256(answer.body) == answer.headers["x-sha256"]
+
+
+async def post_all(ask: Ask, sizes: list[int], at_once: int, *, chunked: bool = False) -> None:
+    """Post bodies of these sizes."""
     limit = asyncio.Semaphore(at_once)
 
-    async def one(size: int) -> int:
+    async def one(size: int) -> None:
         async with limit:
-            return await retried(partial(post, session, size, chunked=chunked))
+            await post(ask, size, chunked=chunked)
 
-    return sum(await asyncio.gather(*[one(size) for size in sizes]))
+    await asyncio.gather(*[one(size) for size in sizes])
 
 
 # Go's http.Serve accepts from the session
 
 
+class Calling(NamedTuple):
+    """A client of Python's, and the session that carries it."""
+
+    ask: Ask
+    session: Session | muxado.sync.Session
+
+
+@pytest.fixture(params=CLIENTS)
+async def calling(
+    request: pytest.FixtureRequest, meeting: Meeting, way: Way
+) -> AsyncIterator[Calling]:
+    meet = meeting.meet_in_threads if request.param in http_clients.THREADED else meeting.meet
+    session, _ = await meet(way, "http", backlog=AT_ONCE)
+    async with CLIENTS[request.param](session) as ask:
+        yield Calling(ask, session)
+
+
+async def test_gos_server_takes_every_kind_of_size(calling: Calling) -> None:
+    for size in KINDS:
+        await get(calling.ask, size)
+        await post(calling.ask, size)
+        await post(calling.ask, size, chunked=True)
+    assert calling.session.stats().streams_opened == 1  # kept alive
+
+
+async def test_gos_server_takes_500_at_once(calling: Calling) -> None:
+    rng = random.Random(1)
+    sizes = [random_size(rng, 100 * KIB) for _ in range(AT_ONCE)]
+    half = AT_ONCE // 2
+    await asyncio.gather(
+        *[post(calling.ask, size) for size in sizes[:half]],
+        *[get(calling.ask, size) for size in sizes[half:]],
+    )
+
+
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 async def test_gos_server_takes_every_size(meeting: Meeting, way: Way, chunked: bool) -> None:
     session, _ = await meeting.meet(way, "http")
-    assert await post_all(session, SIZES, 20, chunked) == 0
+    async with http_clients.by_aiohttp(session) as ask:
+        await post_all(ask, SIZES, 20, chunked=chunked)
+    await session.ping()
     assert session.stats().streams == 0
 
 
-async def test_gos_server_takes_500_at_once(meeting: Meeting, way: Way) -> None:
-    session, _ = await meeting.meet(way, "http", backlog=AT_ONCE)
-    rng = random.Random(1)
-    sizes = [random_size(rng, 256 * KIB) for _ in range(2 * AT_ONCE)]
-    assert await post_all(session, sizes, AT_ONCE, False) == 0
+async def test_what_gos_server_refuses_can_be_tried_again(meeting: Meeting, way: Way) -> None:
+    session, go = await meeting.meet(way, "none")  # its backlog is 128
 
+    async with http_clients.by_aiohttp(session) as ask:
 
-async def test_gos_server_takes_500_at_once_with_its_default_backlog(
-    meeting: Meeting, way: Way
-) -> None:
-    session, go = await meeting.meet(way, "none")
-    posting = post_all(session, [1000] * AT_ONCE, AT_ONCE, False)
-    async with running(posting) as posted:
+        async def attempt() -> None:
+            try:
+                await post(ask, 1000)
+            except Exception as exc:
+                raise cause(exc, StreamRefused) or exc from exc
+
+        posting = asyncio.gather(*[retried(attempt) for _ in range(AT_ONCE)])
         while session.stats().resets_received == 0:
             await session.ping()
         await go.call("http-serve")
-        assert await posted > 0
+        assert sum(await posting) > 0
 
 
-async def test_gos_server_keeps_a_stream_alive(meeting: Meeting, way: Way) -> None:
+async def test_gos_server_sends_its_answer_piece_by_piece(calling: Calling) -> None:
+    answer = await calling.ask("/slow?parts=5&ms=5")
+    assert answer.headers["transfer-encoding"] == "chunked"
+    assert answer.body == b"".join(b"part %d\n" % part for part in range(5))
+
+
+async def test_gos_server_answers_a_client_that_has_half_closed(meeting: Meeting, way: Way) -> None:
     session, _ = await meeting.meet(way, "http")
+    body = data_of(2 * WINDOW)
     async with session.open() as stream:
-        for number, size in enumerate([0, 1, 1000, WINDOW, MIB, 0, 5]):
-            body = data_of(size)
-            response = await http1.ask(
-                stream, "/echo", body, keep_alive=True, chunked=number % 2 == 1
-            )
-            assert (response.status, response.body) == (200, body)
+        head = f"POST /echo HTTP/1.1\r\nHost: peer\r\nContent-Length: {len(body)}\r\n\r\n"
+        await stream.writelines([head.encode(), body])
         stream.write_eof()
-        assert await stream.read() == b""
-
-
-async def test_gos_server_sends_what_it_makes(meeting: Meeting, way: Way) -> None:
-    session, _ = await meeting.meet(way, "http")
-    for size in (0, 1, WINDOW, 5 * MIB):
-        async with session.open() as stream:
-            response = await http1.ask(stream, f"/size/{size}?seed=7", b"")
-            assert len(response.body) == size
-            assert response.headers["x-sha256"] == sha256(response.body)
-    await post(session, MIB, path="/hash")
-    async with session.open() as stream:
-        response = await http1.ask(stream, "/slow?parts=5&ms=20", b"")
-        assert response.headers["transfer-encoding"] == "chunked"
-        assert response.body == b"".join(b"part %d\n" % part for part in range(5))
+        answer = await stream.read()
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert sha256(answer[-len(body) :]) == sha256(body)
 
 
 async def test_gos_server_outlives_clients_that_leave(meeting: Meeting, way: Way) -> None:
@@ -114,56 +155,84 @@ async def test_gos_server_outlives_clients_that_leave(meeting: Meeting, way: Way
         await leaving.write(b"POST /echo HTTP/1.1\r\nHost: peer\r\nContent-Length: 100\r\n\r\nhalf")
         await session.ping()
         leaving.reset()
-    await post(session, 1000)
+    async with http_clients.by_httpx(session) as ask:
+        await post(ask, 1000)
 
 
 # Go's http.Client dials streams towards us
 
 
+class Serving(NamedTuple):
+    """A server of Python's for Go, and the session that carries it."""
+
+    go: GoPeer
+    session: Session | muxado.sync.Session
+
+
+@pytest.fixture(params=SERVERS)
+async def serving(
+    request: pytest.FixtureRequest, meeting: Meeting, way: Way
+) -> AsyncIterator[Serving]:
+    meet = meeting.meet_in_threads if request.param in http_servers.THREADED else meeting.meet
+    session, go = await meet(way)
+    async with SERVERS[request.param](session):
+        yield Serving(go, session)
+
+
+async def asks(go: GoPeer, expected: int, **fields: Any) -> int:
+    """Have Go make requests, which must all succeed; return how often a stream was refused."""
+    reply = await go.call("http-client", **fields)
+    assert (reply["good"], reply["statuses"]) == (expected, {"200": expected})
+    retries: int = reply["retries"]
+    return retries
+
+
 @pytest.mark.parametrize("keepalive", [False, True], ids=["close", "keepalive"])
-@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+async def test_gos_client_gets_every_kind_of_size(serving: Serving, keepalive: bool) -> None:
+    go, session = serving
+    ask = partial(asks, go, len(KINDS), sizes=KINDS, keepalive=keepalive, concurrency=1)
+    assert await ask(get=True) == 0
+    assert await ask() == 0
+    assert await ask(chunked=True) == 0
+    # Each command has a client of its own.
+    assert session.stats().streams_accepted == (3 if keepalive else 3 * len(KINDS))
+
+
+async def test_gos_client_makes_500_requests_at_once(serving: Serving) -> None:
+    go, _ = serving
+    assert await asks(go, AT_ONCE, count=AT_ONCE, max=100 * KIB) == 0
+
+
+@pytest.mark.parametrize(
+    ("chunked", "keepalive"),
+    [(False, False), (True, True)],
+    ids=["length-close", "chunked-keepalive"],
+)
 async def test_gos_client_gets_every_size(
     meeting: Meeting, way: Way, chunked: bool, keepalive: bool
 ) -> None:
     session, go = await meeting.meet(way)
-    async with running(session.serve(partial(http1.answer, chunked=chunked))):
-        reply = await go.call(
-            "http-client",
-            sizes=SIZES,
-            chunked=chunked,
-            keepalive=keepalive,
-            concurrency=20,
-        )
-    assert (reply["good"], reply["statuses"]) == (len(SIZES), {"200": len(SIZES)})
-    assert reply["bytes"] == sum(SIZES)
+    count = len(SIZES)
+    async with http_servers.by_aiohttp(session):
+        await asks(go, count, sizes=SIZES, chunked=chunked, keepalive=keepalive, concurrency=20)
     if keepalive:
-        assert session.stats().streams_accepted < len(SIZES) // 10
+        assert session.stats().streams_accepted < count // 10
     else:
-        assert session.stats().streams_accepted == len(SIZES)
-
-
-async def test_gos_client_makes_500_requests_at_once(meeting: Meeting, way: Way) -> None:
-    session, go = await meeting.meet(way)
-    async with running(session.serve(http1.answer)):
-        reply = await go.call("http-client", count=AT_ONCE, max=256 * KIB)
-    assert (reply["good"], reply["retries"]) == (AT_ONCE, 0)
+        assert session.stats().streams_accepted == count
 
 
 async def test_gos_client_makes_500_requests_of_a_short_backlog(meeting: Meeting, way: Way) -> None:
     session, go = await meeting.meet(way, config=Config(accept_backlog=128))
-    asking = go.call("http-client", count=AT_ONCE, max=1000)
-    while session.stats().refusals == 0:
-        await session.ping()
-    async with running(session.serve(http1.answer)):
-        reply = await asking
-    assert reply["good"] == AT_ONCE
-    assert reply["retries"] >= 1
+    async with running(asks(go, AT_ONCE, count=AT_ONCE, max=1000)) as asking:
+        while session.stats().refusals == 0:
+            await session.ping()
+        async with http_servers.by_aiohttp(session):
+            assert await asking >= 1
 
 
 async def test_http_both_ways_at_once(meeting: Meeting, way: Way) -> None:
     session, go = await meeting.meet(way, "http", backlog=AT_ONCE)
-    async with running(session.serve(http1.answer)):
-        asking = go.call("http-client", count=200, max=MIB)
-        rng = random.Random(2)
-        assert await post_all(session, [random_size(rng, MIB) for _ in range(200)], 200, False) == 0
-        assert (await asking)["good"] == 200
+    rng = random.Random(2)
+    async with http_servers.by_aiohttp(session), http_clients.by_aiohttp(session) as ask:
+        sizes = [random_size(rng, MIB) for _ in range(200)]
+        await asyncio.gather(asks(go, 200, count=200, max=MIB), post_all(ask, sizes, 200))

@@ -47,6 +47,7 @@ type request struct {
 	Path        string  `json:"path"`
 	Chunked     bool    `json:"chunked"`
 	KeepAlive   bool    `json:"keepalive"`
+	Get         bool    `json:"get"`
 
 	Code  uint32 `json:"code"`
 	Debug string `json:"debug"`

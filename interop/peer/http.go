@@ -109,7 +109,7 @@ func (p *peer) cmdHTTPServe(context.Context, *request) (fields, error) {
 	return nil, nil
 }
 
-// cmdHTTPClient posts bodies to the other end over streams that we dial, and
+// cmdHTTPClient makes requests of the other end over streams that we dial, and
 // compares what comes back.
 func (p *peer) cmdHTTPClient(ctx context.Context, r *request) (fields, error) {
 	sizes := r.Sizes
@@ -148,7 +148,11 @@ func (p *peer) cmdHTTPClient(ctx context.Context, r *request) (fields, error) {
 		_, _ = newData(seed).Read(body)
 		var status int
 		retries, err := retryRefused(ctx, newRand(seed), func() (err error) {
-			status, err = post(ctx, client, "http://peer"+path, body, r.Chunked)
+			if r.Get {
+				status, err = get(ctx, client, fmt.Sprintf("http://peer/size/%d?seed=%d", sizes[i], seed), sizes[i])
+			} else {
+				status, err = post(ctx, client, "http://peer"+path, body, r.Chunked)
+			}
 			return err
 		})
 		t.add(retries, sizes[i], status, err)
@@ -182,11 +186,29 @@ func (d *dialled) note(err error) error {
 }
 
 // post expects the body, or its SHA-256 in hexadecimal, back.
-func post(ctx context.Context, client *http.Client, url string, body []byte, chunked bool) (status int, err error) {
+func post(ctx context.Context, client *http.Client, url string, body []byte, chunked bool) (int, error) {
 	var reader io.Reader = bytes.NewReader(body)
 	if chunked {
 		reader = struct{ io.Reader }{reader} // hides the length from net/http
 	}
+	status, _, got, err := ask(ctx, client, http.MethodPost, url, reader)
+	if err == nil && !bytes.Equal(got, body) && string(got) != fmt.Sprintf("%x", sha256.Sum256(body)) {
+		err = errMismatch
+	}
+	return status, err
+}
+
+// get expects so many bytes, with their SHA-256 in a header.
+func get(ctx context.Context, client *http.Client, url string, size int64) (int, error) {
+	status, header, got, err := ask(ctx, client, http.MethodGet, url, nil)
+	if err == nil && (int64(len(got)) != size || header.Get("X-Sha256") != fmt.Sprintf("%x", sha256.Sum256(got))) {
+		err = errMismatch
+	}
+	return status, err
+}
+
+// ask makes a request and reads all of the answer; any status but 200 is an error.
+func ask(ctx context.Context, client *http.Client, method, url string, body io.Reader) (status int, header http.Header, got []byte, err error) {
 	var conn *dialled
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(info httptrace.GotConnInfo) { conn, _ = info.Conn.(*dialled) },
@@ -198,24 +220,18 @@ func post(ctx context.Context, client *http.Client, url string, body []byte, chu
 			}
 		}
 	}()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, reader)
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
-		return 0, err
+		return 0, nil, nil, err
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return 0, err
+		return 0, nil, nil, err
 	}
 	defer resp.Body.Close()
-	got, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return resp.StatusCode, err
+	got, err = io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %s", resp.Status)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return resp.StatusCode, fmt.Errorf("status %s", resp.Status)
-	}
-	if !bytes.Equal(got, body) && string(got) != fmt.Sprintf("%x", sha256.Sum256(body)) {
-		return resp.StatusCode, errMismatch
-	}
-	return resp.StatusCode, nil
+	return resp.StatusCode, resp.Header, got, err
 }

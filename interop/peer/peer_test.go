@@ -250,6 +250,7 @@ func TestSelfInterop(t *testing.T) {
 					a, b := pair(t, dialRole, append(transport.args, "-backlog", "16"), []string{"-behaviour", "http"}, nil)
 					b.must("http-client", fields{"sizes": []int{0, 1, 1000, 262144, 5 << 20}})
 					b.must("http-client", fields{"count": 500, "max": 30000})
+					b.must("http-client", fields{"sizes": []int{0, 1, 1000, 262144, 5 << 20}, "get": true, "seed": 3})
 					b.must("http-client", fields{"count": 100, "max": 30000, "keepalive": true, "chunked": true, "concurrency": 8, "path": "/hash"})
 					b.must("http-serve", nil)
 					a.must("http-client", fields{"count": 50, "max": 300000})
