@@ -10,7 +10,7 @@ PYTHONS ?= 3.12 3.13
 
 .DEFAULT_GOAL := help
 .PHONY: help demo examples test test-pythons test-compiled interop soak fuzz \
-	check bench dist format clean
+	check docs bench dist format clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -98,11 +98,22 @@ bench: .venv-bench/installed $(COMPILED) ## measure muxado beside its peers (ARG
 dist: ## build the sdist, the pure and the compiled wheel, and test each as installed
 	PYTHON=$(PYTHON) sh tools/dist
 
-check: $(VENV)/installed ## lint, types, and what the public names promise
+check: $(VENV)/installed ## lint, types, what the public names promise, and the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --ignoreexternal --verifytypes muxado
+	@$(MAKE) --no-print-directory docs
+
+docs: $(VENV)/docs ## build the documentation site (every warning is an error)
+	rm -rf build/site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env \
+		-d build/doctrees docs build/site
+	@echo "the site: build/site/index.html"
+
+$(VENV)/docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
 
 format: $(VENV)/installed ## put the code into its form
 	$(BIN)/ruff check --fix .

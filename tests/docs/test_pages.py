@@ -1,4 +1,7 @@
-"""What the pages show: every example runs or at least compiles, every hex dump is a frame."""
+"""What the pages show: every example compiles, every link leads somewhere, hex dumps are frames.
+
+The README's first screen runs here, the tutorial and the how-to pages in `test_guides.py`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from muxado.wire import MUXADO_V2
 from muxado.wire.codec import BAD_FRAME, NEED_MORE
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 
 
@@ -58,13 +61,13 @@ def test_the_first_screen_of_the_readme_runs() -> None:
     assert ast.literal_eval(client.stdout.decode()) == [b"%d" % n for n in range(1000)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_python_block_compiles(page: Path) -> None:
     for code in blocks(page, "python"):
         compile(code, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
