@@ -13,22 +13,33 @@ PIECE = 16 * 1024
 class Link:
     """A client and a server, `round_trip` seconds apart, with `rate` bytes per second each way.
 
-    Nothing is parked before the link: each side is asked for bytes as the link takes them.
+    In front of it is a queue of `queue` bytes, which a sender fills as far as its credit goes.
     """
 
     def __init__(
-        self, *, round_trip: float, rate: float, step: float, config: Config | None = None
+        self,
+        *,
+        round_trip: float,
+        rate: float,
+        step: float,
+        queue: int = 0,
+        config: Config | None = None,
     ) -> None:
         config = config or Config()
         self.now = 0.0
-        self.round_trip = round_trip
         self.step = step
         self.client = CoreSession(client=True, config=config, now=0.0)
         self.server = CoreSession(client=False, config=config, now=0.0)
         self._ways = [
-            _Way(self.client, self.server, round_trip / 2, rate),
-            _Way(self.server, self.client, round_trip / 2, rate),
+            _Way(self.client, self.server, round_trip / 2, rate, queue),
+            _Way(self.server, self.client, round_trip / 2, rate, queue),
         ]
+
+    def become(self, *, round_trip: float, rate: float) -> None:
+        """Be another link from now on; what is under way arrives as it would have."""
+        for way in self._ways:
+            way.delay = round_trip / 2
+            way.rate = rate
 
     def tick(self) -> None:
         """Let one step of time pass."""
@@ -41,24 +52,41 @@ class Link:
 
 
 class _Way:
-    def __init__(self, source: CoreSession, sink: CoreSession, delay: float, rate: float) -> None:
+    def __init__(
+        self, source: CoreSession, sink: CoreSession, delay: float, rate: float, queue: int
+    ) -> None:
         self.source = source
         self.sink = sink
         self.delay = delay
         self.rate = rate
+        self.queue = queue
+        self.queued = 0
+        self.waiting: deque[bytes] = deque()
         self.budget = 0.0
         self.under_way: deque[tuple[float, bytes]] = deque()
 
     def carry(self, now: float, step: float) -> None:
         self.budget = min(self.budget, 0.0) + self.rate * step
         while self.budget > 0:
-            data = self.source.data_to_send(now, PIECE)
-            if not data:
+            self.fill(now)
+            if not self.waiting:
                 break
+            data = self.waiting.popleft()
+            self.queued -= len(data)
             self.budget -= len(data)
             self.under_way.append((now + self.delay, data))
+        self.fill(now)
         while self.under_way and self.under_way[0][0] <= now:
             self.sink.receive_data(self.under_way.popleft()[1], now)
+
+    def fill(self, now: float) -> None:
+        """Take what the sender has, as far as there is room; one piece always is let in."""
+        while not self.waiting or self.queued < self.queue:
+            data = self.source.data_to_send(now, PIECE)
+            if not data:
+                return
+            self.queued += len(data)
+            self.waiting.append(data)
 
 
 class Bulk:

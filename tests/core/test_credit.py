@@ -11,12 +11,10 @@ from muxado.core import CoreStream
 from muxado.core.credit import FLOOR, LEAST_SHARE, CreditEstimator
 from muxado.errors import StreamReset
 
-from .link import Bulk, Link, run
 from .pair import Pair, drain
 from .peer import WINDOW, Bench, data, rst, wndinc
 
 MIB = 1 << 20
-LINK = 50_000_000.0  # 400 Mbit/s
 
 
 def granted(bench: Bench) -> int:
@@ -239,62 +237,7 @@ def test_max_receive_memory_resets_only_the_greedy_stream() -> None:
     bench.check_echo(modest)
 
 
-# Growth on long links
-
-
-@pytest.mark.parametrize(("round_trip", "round_trips"), [(0.02, 8), (0.1, 11), (0.2, 13)])
-def test_one_bulk_stream_fills_a_long_link_after_a_few_round_trips(
-    round_trip: float, round_trips: int
-) -> None:
-    link = Link(round_trip=round_trip, rate=LINK, step=0.001)
-    bulk = Bulk(link)
-    run(link, [bulk], round_trips * round_trip)
-    assert bulk.sink is not None
-    assert bulk.sink.window >= LINK * round_trip
-    assert run(link, [bulk], 5 * round_trip) > 0.95 * LINK
-    assert bulk.sink.window <= 16 * MIB
-    assert link.server.credit.target < 3 * LINK * round_trip
-
-
-def test_the_window_stops_at_max_window_on_a_link_that_could_hold_more() -> None:
-    link = Link(round_trip=0.2, rate=LINK, step=0.001, config=Config(max_window=2 * MIB))
-    bulk = Bulk(link)
-    run(link, [bulk], 3)
-    assert bulk.sink is not None
-    assert bulk.sink.window == 2 * MIB
-    assert run(link, [bulk], 1) == pytest.approx(2 * MIB / 0.2, rel=0.15)
-
-
-def test_a_slow_reader_does_not_grow_its_window() -> None:
-    link = Link(round_trip=0.1, rate=LINK, step=0.001)
-    bulk = Bulk(link, read_rate=1_000_000)
-    assert run(link, [bulk], 3) == pytest.approx(1_000_000, rel=0.1)
-    assert link.server.credit.target == FLOOR
-    assert link.server.unread <= FLOOR
-
-
-def test_eight_streams_on_a_fast_link_stay_near_the_floor() -> None:
-    link = Link(round_trip=0.0002, rate=1e9, step=0.0001)
-    bulks = [Bulk(link) for _ in range(8)]
-    assert run(link, bulks, 0.1) > 0.95e9
-    assert link.server.credit.target < 1.5 * FLOOR
-    for bulk in bulks:
-        assert bulk.sink is not None
-        assert LEAST_SHARE <= bulk.sink.window < 1.5 * LEAST_SHARE
-        assert bulk.read > 0.8 * sum(each.read for each in bulks) / 8
-
-
-def test_a_window_that_has_grown_shrinks_when_others_need_a_share() -> None:
-    link = Link(round_trip=0.05, rate=LINK, step=0.001)
-    first = Bulk(link)
-    run(link, [first], 1)
-    assert first.sink is not None
-    grown = first.sink.window
-    assert grown > 4 * MIB
-    bulks = [first, *[Bulk(link) for _ in range(7)]]
-    run(link, bulks, 1)
-    assert first.sink.window < grown / 4
-    assert run(link, bulks, 0.5) > 0.95 * LINK
+# Windows that shrink
 
 
 def test_a_pause_says_nothing_and_a_slower_rate_shrinks_the_target() -> None:

@@ -26,6 +26,10 @@ GAIN: Final = 2.0
 # sender of half a window at a time would go only half as fast as the window lets it.
 STEP: Final = 128 * 1024
 
+# What is left of the target while the queues on the way are to run empty (`muxado.core.drain`):
+# half of what the link holds.
+DRAINED: Final = 0.25
+
 SHORTEST_EPOCH: Final = 0.005  # seconds; below this the clock's and the loop's grain rule
 KEPT_EPOCHS: Final = 8
 
@@ -40,6 +44,7 @@ class CreditEstimator:
 
     Attributes:
         target: bytes, the credit that all streams of the session should hold together.
+        draining: True while it should be less, so that the queues on the way run empty.
         epoch: the number of the current measuring interval; streams note the last one in
             which they were counted.
     """
@@ -51,6 +56,7 @@ class CreditEstimator:
         "_rates",
         "_started",
         "_taken",
+        "draining",
         "epoch",
         "target",
     )
@@ -64,11 +70,13 @@ class CreditEstimator:
         self._rates: list[float] = [0.0] * KEPT_EPOCHS
         self.epoch: int = 1
         self.target: int = FLOOR
+        self.draining: bool = False
 
     def share(self) -> int:
         """Return the window of one stream, in bytes."""
         streams = self._active if self._active > self._last_active else self._last_active
-        share = self.target // streams
+        target = int(self.target * DRAINED) if self.draining else self.target
+        share = target // streams
         if share < LEAST_SHARE:
             share = LEAST_SHARE
         return share if share < self._max_window else self._max_window

@@ -11,7 +11,7 @@ from typing import Final
 
 # How often the round trip is measured while data comes in, and how long a minimum counts.
 SAMPLE_INTERVAL: Final = 1.0
-MINIMUM_WINDOW: Final = 30.0
+MINIMUM_WINDOW: Final = 10.0
 
 # A timer later than this was held up by this process, not by the peer.
 LATE: Final = 0.1
@@ -26,7 +26,7 @@ class Liveness:
         sent: how many pings have been sent.
         answered: the number of the last ping that was answered.
         rtt: the last round trip in seconds, 0 if none was measured.
-        min_rtt: the smallest of the last 30 to 60 seconds, 0 if none was measured.
+        min_rtt: the smallest of the last 10 to 20 seconds, 0 if none was measured.
         supported: False if the peer's streams make pings impossible.
     """
 

@@ -16,6 +16,7 @@ from ..errors import (
 from ..wire import MUXADO_V2, Decoder, Rules, WireFormat
 from .buffers import Outbox
 from .credit import CreditEstimator, worth_granting
+from .drain import Drain
 from .life import ANSWERED, SessionLife
 from .liveness import Liveness
 from .receiver import Receiver
@@ -44,6 +45,7 @@ class CoreSession(SessionLife):
         "_opened_count",
         "credit",
         "decoder",
+        "drain",
         "eof_received",
         "frames_received",
         "frames_sent",
@@ -93,6 +95,7 @@ class CoreSession(SessionLife):
 
         self.credit: CreditEstimator = CreditEstimator(config.max_window, now)
         self.liveness: Liveness = Liveness(config.ping_interval, config.ping_timeout, now)
+        self.drain: Drain = Drain(now)
         self.sender = Sender(self)
         self.types = TypeGate(self)
         self.receiver: Receiver = Receiver(self)
@@ -121,6 +124,8 @@ class CoreSession(SessionLife):
         self.liveness.heard(now)
         self.receiver.parse()
         self.credit.tick(now, self.liveness.min_rtt)
+        if now >= self.drain.due:
+            self.drain.tick(now, self.credit, self.liveness)
         self.liveness.sample(now)
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:

@@ -20,7 +20,7 @@ class SessionStats:
         bytes_sent: payload bytes of the streams handed over for sending.
         bytes_received: payload bytes of the streams received.
         rtt: the last measured round trip in seconds, 0 if there was none yet.
-        min_rtt: the smallest of the last 30 to 60 seconds, 0 if there was none yet.
+        min_rtt: the smallest of the last 10 to 20 seconds, 0 if there was none yet.
         stalls: how often a stream had data to send and no credit left.
         resets_sent: RSTs queued for sending.
         resets_received: RSTs received for streams that were alive.
