@@ -1,0 +1,161 @@
+"""What a frame, a stream and a request cost, counted and not timed, so that no noise touches it.
+
+The pure core is counted in bytecodes of the library that the interpreter ran. A limit that is
+passed means that the hot path does half as much again as it did: make it cheaper, or say in the
+commit why it is worth that, and raise the limit. The compiled core is held against the pure one
+in `tests/fuzz/test_differential.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import muxado
+from muxado import testing
+from muxado.build import COMPILED
+from muxado.core import CoreStream
+
+from .pair import Pair, drain
+
+LIBRARY = str(Path(muxado.__file__).parent)
+REQUESTS = 200
+FRAMES = 512
+STREAMS = 1000
+
+pure = pytest.mark.skipif(COMPILED, reason="the compiled core runs no bytecodes")
+
+
+class Count:
+    """How many bytecodes of the library have run."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Callable[..., Any] | None:
+        if event == "call":
+            if not frame.f_code.co_filename.startswith(LIBRARY):
+                return None
+            frame.f_trace_opcodes = True
+            frame.f_trace_lines = False
+        elif event == "opcode":
+            self.number += 1
+        return self
+
+
+@contextmanager
+def counted() -> Iterator[Count]:
+    """Count in this block."""
+    count = Count()
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        yield count
+    finally:
+        sys.settrace(before)
+
+
+def request(pair: Pair) -> None:
+    """Do one whole life of a stream, at both ends."""
+    near = pair.client.open()
+    near.write(bytes(64))
+    pair.run()
+    far = pair.server.accept()
+    assert far is not None
+    far.write(far.read(64))
+    far.close()
+    pair.run()
+    assert len(near.read(64)) == 64
+    near.close()
+    pair.run()
+    assert not pair.client.streams
+    assert not pair.server.streams
+
+
+@pure
+def test_a_request_in_the_core() -> None:
+    pair = Pair()
+    request(pair)
+    with counted() as count:
+        for _ in range(REQUESTS):
+            request(pair)
+    assert count.number / REQUESTS < 9000
+
+
+@pure
+def test_a_frame_of_bulk_in_the_core() -> None:
+    pair = Pair(limit=256 * 1024)
+    ends = [pair.open_pair() for _ in range(8)]
+    frames = pair.server.frames_received
+    with counted() as count:
+        while pair.server.frames_received - frames < FRAMES:
+            for near, far in ends:
+                near.write(bytes(64 * 1024))
+                drain(far)
+            pair.carry(pair.client, pair.server)
+            pair.carry(pair.server, pair.client)
+    assert count.number / (pair.server.frames_received - frames) < 1650
+
+
+@pure
+def test_a_small_message_in_the_core() -> None:
+    pair = Pair()
+    near, far = pair.open_pair()
+    with counted() as count:
+        for _ in range(REQUESTS):
+            near.write(bytes(64))
+            pair.carry(pair.client, pair.server)
+            assert len(far.read(1000)) == 64
+    assert count.number / REQUESTS < 1900
+
+
+@pure
+def test_a_request_on_asyncio() -> None:
+    count = asyncio.run(requests_on_asyncio())
+    assert count.number / REQUESTS < 6200
+
+
+async def requests_on_asyncio() -> Count:
+    """Do requests, 50 at once, over a pair of sockets."""
+
+    async def echo(stream: muxado.Stream) -> None:
+        await stream.write(await stream.read(1000))
+
+    async def ask(session: muxado.Session) -> None:
+        stream = session.open()
+        await stream.write(bytes(64))
+        await stream.readexactly(64)
+        stream.close()
+
+    async with testing.asyncio_pair() as (client, server):
+        serving = asyncio.create_task(server.serve(echo))
+        await ask(client)
+        with counted() as count:
+            for _ in range(REQUESTS // 50):
+                await asyncio.gather(*[ask(client) for _ in range(50)])
+        client.close()
+        await serving
+    return count
+
+
+def test_an_idle_stream_is_small() -> None:
+    pair = Pair()
+    gc.collect()
+    kept: list[tuple[CoreStream, CoreStream]] = []
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        kept += [pair.open_pair() for _ in range(STREAMS)]
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / STREAMS < 1100  # of both ends together
