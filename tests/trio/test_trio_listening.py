@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import socket
 import ssl
 from functools import partial
@@ -13,7 +15,7 @@ import trio
 
 import muxado
 from muxado import ErrorCode
-from muxado.trio import Session, connect, listen, serve
+from muxado.trio import Server, Session, connect, listen, serve
 from tests.asyncio.certificates import Tls
 
 from .test_trio_sessions import echo, exchange, tasks
@@ -26,8 +28,8 @@ async def echo_server(session: Session) -> None:
 async def test_serve_tells_its_addresses_and_serves_many() -> None:
     before = tasks()
     async with trio.open_nursery() as nursery:
-        addresses: list[Any] = await nursery.start(serve, echo_server, "127.0.0.1", 0)
-        host, port = addresses[0]
+        server: Server = await nursery.start(serve, echo_server, "127.0.0.1", 0)
+        ((host, port),) = server.addresses
         async with connect(host, port) as first, connect(host, port) as second:
             assert await exchange(first, b"1") == b"1"
             assert await exchange(second, b"2") == b"2"
@@ -39,7 +41,8 @@ async def test_serve_tells_its_addresses_and_serves_many() -> None:
 async def test_serve_with_tls(tls: Tls) -> None:
     async with trio.open_nursery() as nursery:
         start = partial(serve, echo_server, "127.0.0.1", 0, ssl=tls.mutual_server)
-        ((_, port),) = await nursery.start(start)
+        server = await nursery.start(start)
+        ((_, port),) = server.addresses
         async with connect("localhost", port, ssl=tls.mutual_client) as session:
             assert await exchange(session, b"secret") == b"secret"
             transport = session.transport
@@ -54,7 +57,8 @@ async def test_serve_with_tls(tls: Tls) -> None:
 
 async def test_serve_on_a_unix_socket(socket_path: str) -> None:
     async with trio.open_nursery() as nursery:
-        assert await nursery.start(partial(serve, echo_server, path=socket_path)) == [socket_path]
+        server = await nursery.start(partial(serve, echo_server, path=socket_path))
+        assert server.addresses == [socket_path]
         async with connect(path=socket_path) as session:
             assert await exchange(session, b"local") == b"local"
         nursery.cancel_scope.cancel()
@@ -65,7 +69,8 @@ async def test_a_handler_that_raises_aborts_its_session(caplog: pytest.LogCaptur
         raise ZeroDivisionError("on purpose")
 
     async with trio.open_nursery() as nursery:
-        ((_, port),) = await nursery.start(serve, fail, "127.0.0.1", 0)
+        server = await nursery.start(serve, fail, "127.0.0.1", 0)
+        ((_, port),) = server.addresses
         async with connect("127.0.0.1", port) as session:
             await session.wait_closed()
             assert session.close_reason is not None
@@ -149,6 +154,71 @@ async def test_listening_on_a_socket_of_ones_own() -> None:
             nursery.start_soon(session.serve, echo)
             assert await exchange(client, b"mine") == b"mine"
             nursery.cancel_scope.cancel()
+
+
+def ipv6_works() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not ipv6_works(), reason="there is no IPv6 here")
+async def test_listening_on_every_address_of_the_machine() -> None:
+    async with listen(port=0) as listener:
+        places = {len(address): address[1] for address in listener.addresses}
+        for host, port in (("127.0.0.1", places[2]), ("::1", places[4])):
+            async with connect(host, port) as client, client.open(eager=True) as stream:
+                session = await listener.accept()
+                async with await session.accept() as other:
+                    await other.send_all(b"x")
+                    assert await stream.receive_some() == b"x"
+        sockets = listener.sockets
+        await listener.aclose()
+        assert [sock.fileno() for sock in sockets] == [-1, -1]
+        assert listener.addresses == []
+
+
+class Unlucky:
+    """A listening socket whose `accept` fails first, as the system's may."""
+
+    def __init__(self, sock: trio.socket.SocketType, code: int) -> None:
+        self._sock = sock
+        self._failures = [OSError(code, os.strerror(code))]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    async def accept(self) -> tuple[trio.socket.SocketType, Any]:
+        if self._failures:
+            raise self._failures.pop()
+        return await self._sock.accept()
+
+
+async def bound() -> trio.socket.SocketType:
+    sock = trio.socket.socket()
+    await sock.bind(("127.0.0.1", 0))
+    return sock
+
+
+@pytest.mark.parametrize("code", [errno.EPROTO, errno.EPERM, errno.EMFILE])
+async def test_an_error_of_one_connection_does_not_end_a_server(code: int) -> None:
+    sock: Any = Unlucky(await bound(), code)
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve, echo_server, sock=sock))
+        async with connect(*server.addresses[0]) as session:
+            assert await exchange(session, b"next") == b"next"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_listening_socket_that_is_no_good_ends_a_server() -> None:
+    sock: Any = Unlucky(await bound(), errno.EBADF)
+    with pytest.raises(ExceptionGroup) as caught:
+        await serve(echo_server, sock=sock)
+    (failure,) = caught.value.exceptions
+    assert isinstance(failure, OSError)
+    assert failure.errno == errno.EBADF
 
 
 async def test_a_place_is_named_in_exactly_one_way() -> None:

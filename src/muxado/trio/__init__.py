@@ -5,12 +5,13 @@ Sessions live in the nursery of an ``async with`` block, and nothing outlives it
 """
 
 from .dialling import connect
-from .listening import Listener, listen, serve
+from .listening import Listener, Server, listen, serve
 from .session import Session, client, server
 from .stream import Stream
 
 __all__ = [
     "Listener",
+    "Server",
     "Session",
     "Stream",
     "client",
