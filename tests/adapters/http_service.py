@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import muxado.sync
 from muxado.adapters.socketserver import HTTPServer
@@ -15,9 +16,13 @@ from .conftest import PATIENCE
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET with its path and POST with the body; hangs up, or is silent, if asked to."""
+    """Answers GET with its path and POST with the body.
+
+    It hangs up, is silent, or leaves a body unread, if asked to.
+    """
 
     protocol_version = "HTTP/1.1"
+    server: Server
 
     def do_GET(self) -> None:
         if self.path == "/silent":
@@ -31,6 +36,10 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def do_POST(self) -> None:
+        if self.path == "/unread":
+            self.server.ending.wait(PATIENCE)
+            self.close_connection = True
+            return
         self.answer(self.rfile.read(int(self.headers["Content-Length"])))
 
     def answer(self, body: bytes) -> None:
@@ -44,6 +53,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(HTTPServer):
+    def __init__(self, *args: Any, **kwds: Any) -> None:
+        super().__init__(*args, **kwds)
+        self.ending = threading.Event()
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is no news."""
 
@@ -56,6 +69,7 @@ def serving(session: muxado.sync.Session, context: ssl.SSLContext | None = None)
     try:
         yield
     finally:
+        server.ending.set()
         server.shutdown()
         thread.join(PATIENCE)
         server.server_close()

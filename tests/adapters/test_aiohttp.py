@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+import muxado
 from muxado.adapters.aiohttp import Connector
 
 from .conftest import Ends, Tls
@@ -135,6 +137,16 @@ async def test_a_session_that_has_ended(http: aiohttp.ClientSession, ends: Ends)
     ends.calling.close()
     with pytest.raises(aiohttp.ClientConnectorError):
         await http.get("http://service/hello")
+
+
+async def test_a_session_whose_peer_fell_silent(tcp_socket: socket.socket) -> None:
+    config = muxado.Config(ping_interval=0.01, ping_timeout=0.01)
+    async with muxado.connect(*tcp_socket.getsockname(), config=config) as session:
+        await session.wait_closed()
+        async with aiohttp.ClientSession(connector=Connector(session)) as http:
+            with pytest.raises(aiohttp.ClientConnectorError) as caught:
+                await http.get("http://service/hello")
+            assert isinstance(caught.value.__cause__, muxado.PeerTimeout)
 
 
 async def test_https_inside_a_stream(ends: Ends, tls: Tls, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The service is the standard library's, in threads, on the other end of the conne
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -134,6 +135,22 @@ async def test_failures(mixed: Mixed) -> None:
                 await http.get("http://service/")
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("url", ["http://service/unread", "https://service.internal/unread"])
+async def test_a_timeout_is_kept_though_the_peer_reads_nothing(
+    mixed: Mixed, tls: Tls, url: str
+) -> None:
+    """httpcore closes the connection where nothing can cancel it."""
+    transport = AsyncTransport(mixed.calling, verify=tls.client)
+    with serving(mixed.serving, tls.server if url.startswith("https") else None):
+        async with httpx.AsyncClient(transport=transport, timeout=PATIENCE) as http:
+            timeout = httpx.Timeout(PATIENCE, read=0.05)
+            with anyio.move_on_after(PATIENCE / 2) as scope, pytest.raises(httpx.ReadTimeout):
+                await http.post(url, content=bytes(4 * MIB), timeout=timeout)
+            assert not scope.cancel_called
+        assert mixed.calling.stats().streams == 0
+
+
 # sync
 
 
@@ -179,5 +196,19 @@ def test_sync_failures(sync_ends: SyncEnds) -> None:
         with pytest.raises(httpx.ReadTimeout):
             http.get("http://service/silent", timeout=0.05)
         sync_ends.calling.close()
+        with pytest.raises(httpx.ConnectError):
+            http.get("http://service/")
+
+
+def test_sync_a_peer_that_fell_silent_is_no_timeout_of_the_request(
+    tcp_socket: socket.socket,
+) -> None:
+    config = muxado.Config(ping_interval=0.05, ping_timeout=0.05)
+    with (
+        muxado.sync.connect(*tcp_socket.getsockname(), config=config) as session,
+        httpx.Client(transport=Transport(session), timeout=PATIENCE) as http,
+    ):
+        with pytest.raises(httpx.ReadError):
+            http.get("http://service/")
         with pytest.raises(httpx.ConnectError):
             http.get("http://service/")

@@ -11,6 +11,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 
 from ..asyncio import Session
+from ..errors import PeerTimeout
 
 __all__ = ["Connector"]
 
@@ -49,6 +50,8 @@ class Connector(aiohttp.TCPConnector):
                     ssl=context,
                     server_hostname=name if context else None,
                 )
+        except PeerTimeout as exc:
+            raise aiohttp.ClientConnectorError(key, exc) from exc
         except TimeoutError as exc:
             raise aiohttp.ConnectionTimeoutError("the TLS handshake took too long") from exc
         except ssl.CertificateError as exc:

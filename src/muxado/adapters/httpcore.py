@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import httpcore
 from anyio.streams.tls import TLSAttribute, TLSStream
 
 from .. import asyncio as on_asyncio
 from .. import sync
-from ..errors import MuxadoError
+from ..errors import MuxadoError, PeerTimeout
 from .anyio import ByteStream
 
 if TYPE_CHECKING:
@@ -88,7 +89,15 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
                     await self._io.send(buffer)
 
     async def aclose(self) -> None:
-        await self._io.aclose()
+        # httpcore calls this where nothing can cancel it, so it may not wait for a peer that
+        # reads nothing: what needs the peer's credit is given up.
+        stream = self._stream.stream
+        core = stream._core
+        if core.queued() > core.send_credit:
+            stream.reset()
+        else:
+            stream._do(core.close)
+        await anyio.lowlevel.checkpoint()
 
     async def start_tls(
         self,
@@ -230,6 +239,8 @@ def _mapped(
     """Turn errors into httpcore's."""
     try:
         yield
+    except PeerTimeout as exc:  # the session's end, however long this call may take
+        raise to(str(exc)) from exc
     except TimeoutError as exc:
         raise (timeout or to)(str(exc)) from exc
     except errors as exc:
