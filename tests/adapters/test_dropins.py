@@ -1,4 +1,4 @@
-"""asyncio's own protocols, readers and writers over streams."""
+"""asyncio's own protocols over streams."""
 
 from __future__ import annotations
 
@@ -530,83 +530,6 @@ async def test_a_file_is_sent_by_the_loop(ends: Ends, tmp_path: Path) -> None:
     assert other.data == data[100:]
 
 
-# Readers and writers
-
-
-async def test_reader_and_writer(ends: Ends) -> None:
-    reader, writer = await ends.calling.open_connection()
-    writer.write(b"a line\n" + bytes(4 * MIB))
-    async with await ends.serving.accept() as stream:
-        draining = asyncio.ensure_future(writer.drain())
-        assert await stream.readline() == b"a line\n"
-        await stream.readexactly(4 * MIB)
-        await draining
-        await stream.write(b"one\ntwo")
-        stream.write_eof()
-        assert await reader.readline() == b"one\n"
-        assert await reader.read() == b"two"
-        assert reader.at_eof()
-        writer.write_eof()
-        assert await stream.read() == b""
-        writer.close()
-        await writer.wait_closed()
-
-
-async def test_a_reset_raises_from_reader_and_writer(ends: Ends) -> None:
-    reader, writer = await ends.calling.open_connection()
-    writer.write(bytes(4 * MIB))
-    async with await ends.serving.accept() as stream:
-        draining = asyncio.ensure_future(writer.drain())
-        await stream.read(1)
-        stream.reset(9)
-        with pytest.raises(StreamReset, match="9"):
-            await reader.read(1)
-        with pytest.raises(ConnectionResetError):
-            await draining
-    writer.close()
-    with pytest.raises(ConnectionResetError):
-        await writer.wait_closed()
-
-
-async def test_a_line_beyond_the_limit(ends: Ends) -> None:
-    reader, writer = await ends.calling.open_connection(limit=100)
-    async with await ends.serving.accept() as stream:
-        await stream.write(bytes(1000) + b"\n")
-        with pytest.raises(ValueError, match="limit"):
-            await reader.readline()
-    writer.close()
-    await writer.wait_closed()
-
-
-@pytest.mark.parametrize("kind", ["coroutine", "function"])
-async def test_start_server(ends: Ends, kind: str) -> None:
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write((await reader.read())[::-1])
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-    def call(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.get_running_loop().create_task(answer(reader, writer)))
-
-    async with ends.serving.start_server(answer if kind == "coroutine" else call):
-
-        async def ask(text: bytes) -> bytes:
-            reader, writer = await ends.calling.open_connection()
-            writer.write(text)
-            writer.write_eof()
-            reply = await reader.read()
-            writer.close()
-            await writer.wait_closed()
-            return reply
-
-        texts = [b"number %d" % n for n in range(50)]
-        assert await asyncio.gather(*map(ask, texts)) == [text[::-1] for text in texts]
-    await asyncio.gather(*tasks)
-
-
 # TLS inside a stream
 
 
@@ -659,30 +582,6 @@ async def test_a_peer_that_speaks_no_tls(
         await stream.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         with pytest.raises(ssl.SSLError):
             await connecting
-
-
-@pytest.mark.parametrize(
-    "anyio_backend", [pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")]
-)
-async def test_start_tls_upgrades_reader_and_writer(ends: Ends, tls: Tls) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert await reader.readline() == b"STARTTLS\n"
-        writer.write(b"GO\n")
-        await writer.start_tls(tls.server)
-        writer.write(await reader.readline())
-        await writer.drain()
-        writer.close()
-
-    async with ends.serving.start_server(answer):
-        reader, writer = await ends.calling.open_connection()
-        writer.write(b"STARTTLS\n")
-        assert await reader.readline() == b"GO\n"
-        await writer.start_tls(tls.client, server_hostname="service.internal")
-        assert writer.get_extra_info("ssl_object").version().startswith("TLS")
-        writer.write(b"a secret\n")
-        assert await reader.read() == b"a secret\n"
-        writer.close()
-        await writer.wait_closed()
 
 
 class _Last:

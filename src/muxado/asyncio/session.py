@@ -20,7 +20,7 @@ from ..shell import BaseSession
 from .driver import Driver
 from .handlers import Handlers
 from .stream import Stream
-from .transport import StreamServer, StreamTransport
+from .transport import PairProtocol, StreamServer, StreamTransport
 
 if TYPE_CHECKING:
     from typing import Self
@@ -240,7 +240,7 @@ class Session(BaseSession[Stream]):
         """
         loop = self._driver.loop
         reader = asyncio.StreamReader(limit=limit or self.config.read_limit, loop=loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        protocol = PairProtocol(reader, loop=loop)
         transport, _ = await self.create_connection(lambda: protocol, type=type, priority=priority)
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
@@ -260,9 +260,9 @@ class Session(BaseSession[Stream]):
         """
         loop = self._driver.loop
 
-        def factory() -> asyncio.StreamReaderProtocol:
+        def factory() -> PairProtocol:
             reader = asyncio.StreamReader(limit=limit or self.config.read_limit, loop=loop)
-            return asyncio.StreamReaderProtocol(reader, client_connected_cb, loop=loop)
+            return PairProtocol(reader, client_connected_cb, loop=loop)
 
         return self.create_server(factory)
 

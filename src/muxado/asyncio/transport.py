@@ -298,6 +298,17 @@ class StreamTransport(_FlowControlMixin):
         return self._session.get_extra_info(name, default)
 
 
+class PairProtocol(asyncio.StreamReaderProtocol):
+    """What is behind a reader and a writer over a stream."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport, which can be half-closed, whatever its session runs over."""
+        super().connection_made(transport)
+        # asyncio looks for `sslcontext`, finds the session's, and would drop the answer to a
+        # question that ends with an EOF, because its own TLS can't be half-closed.
+        self._over_ssl = False
+
+
 class StreamServer(asyncio.AbstractServer):
     """Runs a protocol for each stream that the peer opens; from `Session.create_server`.
 
