@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import socket
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,14 @@ from hypercorn.config import Config
 from hypercorn.utils import wrap_app
 
 from ..asyncio import Session
+from ..errors import SessionError
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["Server"]
+
+logger: logging.Logger = logging.getLogger("muxado")
 
 
 class Server:
@@ -64,10 +67,20 @@ class Server:
     async def serve_session(self, session: Session) -> None:
         """Run the application for the streams that the peer opens, until the session ends.
 
+        Cancelled, it cancels the connections that are open. One that fails is logged, and hurts
+        nobody else.
+
+        Args:
+            session: the session. It is left open.
+
+        Returns:
+            when the session has ended in order and the connections are done.
+
         Raises:
-            SessionError: the session ended otherwise than in order.
+            SessionError: the session ended otherwise; the connections are done then too.
         """
         context = WorkerContext(None)
+        broken: SessionError | None = None
         async with asyncio.TaskGroup() as group:
 
             def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -76,9 +89,13 @@ class Server:
             server = session.start_server(connected)
             try:
                 await server.serve_forever()
+            except SessionError as exc:
+                broken = exc  # raised below, or the group would wrap it
             finally:
                 server.close()
                 await context.terminated.set()  # connections that idle end now
+        if broken is not None:
+            raise broken
 
     async def _run(
         self,
@@ -89,8 +106,12 @@ class Server:
     ) -> None:
         seen: Any = _Writer(writer, session)
         server = TCPServer(self._app, self._loop, self.config, context, self._state, reader, seen)
-        with contextlib.suppress(ConnectionError):  # the session may end first
+        try:
             await server
+        except ConnectionError:
+            pass  # the session may end first
+        except Exception:  # nobody else's: the group would end the other connections with it
+            logger.exception("a connection over %r failed", session)
 
 
 class _Writer:
