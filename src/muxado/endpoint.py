@@ -29,6 +29,15 @@ def check_place(
         raise UsageError("host= needs port=")
 
 
+def check_target(
+    host: object | None, port: int | None, path: object | None, sock: object | None
+) -> None:
+    """Raise `UsageError` unless it is clear where to dial: a port alone is no place to dial."""
+    check_place(host, port, path, sock)
+    if port is not None and host is None:
+        raise UsageError("port= needs host=, such as 'localhost' for this machine")
+
+
 def client_context(ssl: SSLContext | bool | None) -> SSLContext | None:
     """Return the context to dial with; a context of the caller's is left as it is."""
     if isinstance(ssl, SSLContext):

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from ..config import Config
-from ..endpoint import check_alpn, check_place, client_context, explain
+from ..endpoint import check_alpn, check_target, client_context, explain
 from ..errors import UsageError
 from .link import TransportLink
 from .opening import Opening
@@ -53,7 +53,7 @@ def connect(
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails).
         ProtocolError: the server chose another ALPN protocol.
     """
-    check_place(host, port, path, sock)
+    check_target(host, port, path, sock)
     context = client_context(ssl)
     if context is None and server_hostname is not None:
         raise UsageError("server_hostname= is for TLS: pass ssl= too")

@@ -8,7 +8,7 @@ import ssl as ssl_module
 from typing import Any
 
 from ..config import Config
-from ..endpoint import check_alpn, check_place, client_context, explain
+from ..endpoint import check_alpn, check_target, client_context, explain
 from ..errors import UsageError
 from .session import Session, client
 
@@ -46,7 +46,7 @@ def connect(
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError`).
         ProtocolError: the server chose another ALPN protocol.
     """
-    check_place(host, port, path, sock)
+    check_target(host, port, path, sock)
     context = client_context(ssl)
     name = server_hostname if server_hostname is not None else host
     if context is not None and context.check_hostname and not name:

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 
 from ..config import Config
-from ..endpoint import HANDSHAKE_TIMEOUT, check_alpn, check_place, client_context, explain
+from ..endpoint import HANDSHAKE_TIMEOUT, check_alpn, check_target, client_context, explain
 from ..errors import UsageError
 from .session import Session, run_session
 
@@ -44,7 +44,7 @@ def connect(
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails).
         ProtocolError: the server chose another ALPN protocol.
     """
-    check_place(host, port, path, sock)
+    check_target(host, port, path, sock)
     context = client_context(ssl)
     name = server_hostname if server_hostname is not None else host
     if context is not None and context.check_hostname and not name:
