@@ -125,6 +125,8 @@ async def test_errors(pair: Pair) -> None:
         await near.receive()
     with pytest.raises(anyio.ClosedResourceError):
         await near.send(b"")
+    with pytest.raises(anyio.ClosedResourceError):
+        await near.send_eof()
     await far.aclose()
 
 

@@ -51,7 +51,15 @@ class ByteStream(anyio.abc.ByteStream):
         return self._stream
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        """Receive at least one byte, at most `max_bytes`."""
+        """Receive at least one byte, at most `max_bytes`. Cancelling it loses nothing.
+
+        Raises:
+            anyio.EndOfStream: the peer has ended its half.
+            anyio.ClosedResourceError: this side has closed the stream, or its session.
+            anyio.BrokenResourceError: the stream was reset, or the session lost.
+            anyio.BusyResourceError: another task is receiving.
+            ValueError: `max_bytes` is below 1.
+        """
         if max_bytes < 1:
             raise ValueError("max_bytes must be a positive integer")
         await anyio.lowlevel.checkpoint()
@@ -62,22 +70,42 @@ class ByteStream(anyio.abc.ByteStream):
         return data
 
     async def send(self, item: bytes) -> None:
-        """Queue all of `item`, after waiting until the stream has room for it."""
+        """Queue all of `item`, after waiting until `Config.write_high_water` allows.
+
+        Cancelled, nothing of it was queued.
+
+        Raises:
+            anyio.ClosedResourceError: after `send_eof` or `aclose`.
+            anyio.BrokenResourceError: the stream was reset, or the session lost.
+            anyio.BusyResourceError: another task is sending.
+        """
         await anyio.lowlevel.checkpoint()
         with self._sending, _anyio_errors():
             await self._send(item)
 
     async def send_eof(self) -> None:
-        """Half-close: the end follows what was sent. Receiving goes on."""
+        """Half-close: the end follows what was sent. Receiving goes on. Harmless if repeated.
+
+        Raises:
+            anyio.ClosedResourceError: after `aclose`.
+            anyio.BusyResourceError: another task is sending.
+        """
         await anyio.lowlevel.checkpoint()
         with self._sending, _anyio_errors():
             if isinstance(self._stream, on_asyncio.Stream):
+                core = self._stream._core
+                if core.closed_here or core.session.closed_here:
+                    raise core.failure()
                 self._stream.write_eof()
             else:
                 await self._stream.send_eof()
 
     async def aclose(self) -> None:
-        """Close both directions; cancelled before the peer has room for it all, reset."""
+        """Close both directions; waits while more is queued than the peer has room for.
+
+        Cancelled meanwhile, as by `anyio.aclose_forcefully`, it drops what is queued and resets
+        the stream. Harmless if repeated.
+        """
         if isinstance(self._stream, on_asyncio.Stream):
             await self._stream.__aexit__(None, None, None)
             await anyio.lowlevel.checkpoint()
@@ -111,10 +139,20 @@ class StreamListener(anyio.abc.Listener[ByteStream]):
     ) -> None:
         """Run `handler(stream)` for every stream in a task of its own.
 
+        A handler closes its stream itself, and its exception is the task group's, as with all
+        of anyio's listeners. Cancelled, it cancels the handlers, those in a group of the
+        caller's excepted.
+
+        Args:
+            handler: an async function, called with a `ByteStream`.
+            task_group: where the handlers run; one of this call's own if None is given.
+
         Returns:
-            when the session has ended in order, or the listener was closed.
+            when the session has ended in order, or the listener was closed, and the handlers in
+            a group of its own are done.
 
         Raises:
+            anyio.ClosedResourceError: the listener was closed before.
             anyio.BrokenResourceError: the session ended otherwise.
         """
         if self._closed:

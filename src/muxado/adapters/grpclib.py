@@ -33,9 +33,11 @@ class Channel(grpclib.client.Channel):
 async def serve(server: grpclib.server.Server, session: Session) -> None:
     """Run a `grpclib.server.Server` for the streams that the peer opens.
 
+    Cancelled, it takes no more streams; calls that are running go on.
+
     Args:
         server: the server, with its handlers; one may serve many sessions.
-        session: the session.
+        session: the session. It is left open.
 
     Returns:
         when the session has ended in order.

@@ -40,8 +40,17 @@ class Server(uvicorn.Server):
     async def serve_session(self, session: Session) -> None:
         """Run the application for the streams that the peer opens, until the session ends.
 
+        It waits until `serve` has started the application. Cancelled, it takes no more streams;
+        connections that are open go on until uvicorn shuts down.
+
+        Args:
+            session: the session. It is left open.
+
+        Returns:
+            when the session has ended in order.
+
         Raises:
-            SessionError: the session ended otherwise than in order.
+            SessionError: the session ended otherwise.
         """
         await self._ready.wait()
         server = session.create_server(self._new_protocol)

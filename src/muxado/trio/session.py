@@ -33,6 +33,10 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
     Sessions come from `connect`, `serve`, `listen`, `client` and `server`, and live in the
     nursery of their `async with` block, which closes them in order, or aborts them if it
     raises. Iterating over one gives the streams that the peer opens, until it ends in order.
+
+    Calls that wait raise trio's errors, with muxado's own as their `__cause__`. Those that
+    don't, `open` above all, raise muxado's own: whoever opens streams wants to know whether to
+    dial a new session.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -93,6 +97,7 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         """Accept every stream, and run `handler(stream)` for it in a task of its own.
 
         A handler that returns closes its stream; one that raises resets it, and is logged.
+        Cancelled, it cancels the handlers, and waits for them; the session goes on.
 
         Args:
             handler: an async function.
@@ -189,13 +194,20 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         await self.aclose()
 
     async def wait_closed(self) -> None:
-        """Wait until the session has ended and its connection is gone."""
+        """Wait until the session has ended and its connection is gone.
+
+        It never raises: `close_reason` says how the session ended. Cancelling it changes
+        nothing.
+        """
         await trio.lowlevel.checkpoint()
         while not self._driver.lost:
             await self._change()
 
     async def aclose(self) -> None:
-        """Close the session in order, and wait until it is gone; cancelled, it is aborted."""
+        """Close the session in order, and wait until it is gone; cancelled, it is aborted.
+
+        It takes `Config.close_timeout` at most. Harmless if repeated.
+        """
         self.close()
         try:
             await self.wait_closed()
@@ -263,7 +275,11 @@ def client(
 ) -> AbstractAsyncContextManager[Session]:
     """Make a session over a trio stream, as its client: ``async with client(stream) as session``.
 
-    The stream is the session's from then on.
+    The end of the block closes the session in order, and aborts it if the block raises.
+
+    Args:
+        stream: carries the session, is its own from then on, and is closed with it.
+        config: the session's settings.
     """
     return run_session(stream, client=True, config=config)
 
@@ -271,5 +287,5 @@ def client(
 def server(
     stream: trio.abc.Stream, *, config: Config | None = None
 ) -> AbstractAsyncContextManager[Session]:
-    """Make a session over a trio stream, as its server. See `client`."""
+    """Make a session over a trio stream, as its server. See `client` for the arguments."""
     return run_session(stream, client=False, config=config)

@@ -169,7 +169,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         self._driver.flush_soon()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until `send_all` would not wait. Raises as `send_all`."""
+        """Wait until `send_all` would not wait. Raises as `send_all`; cancelling it is harmless."""
         await self._writable()
 
     async def _writable(self) -> None:
@@ -245,10 +245,17 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_reset(self) -> int | None:
-        """Wait until the stream is over; return its reset code, None if it ended in order.
+        """Wait until the stream is over.
+
+        For a task that works without reading or writing, and should stop when the peer has lost
+        interest. Cancelling it changes nothing.
+
+        Returns:
+            The code if it was reset, by either side; None if it ended in order.
 
         Raises:
-            trio.BrokenResourceError: the session ended first.
+            trio.ClosedResourceError: this side has ended the session first.
+            trio.BrokenResourceError: the session ended first, otherwise.
         """
         await trio.lowlevel.checkpoint()
         while self._core.state != CLOSED:
