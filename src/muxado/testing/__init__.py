@@ -1,12 +1,17 @@
 """Pairs of connected sessions within one process, to test your own protocols with.
 
-They are real sessions over a pair of connected sockets, or of trio's streams in memory; there
-is no address, no port and no network. Each gives ``(client_session, server_session)``::
+They are real sessions, with no address, no port and no network between them. Each gives
+``(client_session, server_session)``::
 
     with muxado.testing.sync_pair() as (client, server):
         ...
 
 Leaving the block closes both sessions in order, or aborts them if it raises.
+
+Under trio the bytes go through trio's own streams in memory, which need no time. asyncio's
+transports and the front end for threads are made for sockets; theirs go through a
+`socket.socketpair()`, which is a buffer in the kernel's memory, so that backpressure, half-closes
+and wake-ups in a test are the ones that your program will meet.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ __all__ = ["asyncio_pair", "sync_pair", "trio_pair"]
 async def asyncio_pair(
     config: Config | None = None, *, server_config: Config | None = None
 ) -> AsyncIterator[tuple[muxado_asyncio.Session, muxado_asyncio.Session]]:
-    """Connect two sessions in the running event loop.
+    """Connect two sessions in the running event loop, over a pair of sockets.
 
     Args:
         config: the settings of both.
@@ -50,7 +55,12 @@ async def asyncio_pair(
 def sync_pair(
     config: Config | None = None, *, server_config: Config | None = None
 ) -> Iterator[tuple[muxado_sync.Session, muxado_sync.Session]]:
-    """Connect two sessions for threads. The arguments are those of `asyncio_pair`."""
+    """Connect two sessions for threads, over a pair of sockets.
+
+    Args:
+        config: the settings of both.
+        server_config: the server's, if they differ; the window and `typed` must not.
+    """
     near, far = socket.socketpair()
     client = muxado_sync.client(near, config=config)
     server = muxado_sync.server(far, config=server_config or config)
@@ -62,10 +72,13 @@ def sync_pair(
 async def trio_pair(
     config: Config | None = None, *, server_config: Config | None = None
 ) -> AsyncIterator[tuple[muxado_trio.Session, muxado_trio.Session]]:
-    """Connect two sessions in a trio program. The arguments are those of `asyncio_pair`.
+    """Connect two sessions in a trio program, over trio's `memory_stream_pair()`.
 
-    The streams below are trio's `memory_stream_pair()`, and the sessions go by trio's clock,
-    so a `trio.testing.MockClock` works.
+    The sessions go by trio's clock, so a `trio.testing.MockClock` works.
+
+    Args:
+        config: the settings of both.
+        server_config: the server's, if they differ; the window and `typed` must not.
     """
     from trio.testing import memory_stream_pair
 
