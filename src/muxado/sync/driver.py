@@ -4,11 +4,16 @@ Every call changes the core under `lock`, and then sends what there is to send i
 as the socket takes it at once: no thread switch stands between a write and the wire. The I/O
 thread does the rest: it reads, sends what did not fit, and looks after the timers. The socket
 does not block, and is only ever touched under the lock.
+
+The garbage collector and signals start calls in the midst of another one of the same thread,
+which can't go on before they return. So such a call never waits: what changes something is left
+to the I/O thread (`do`, `later`), and what asks for something is refused (`lock`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import selectors
 import socket
@@ -17,12 +22,16 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from time import monotonic
 
-from ..core import CoreSession, CoreStream
+from ..core import CoreSession
 from ..core.states import CLOSING
-from ..errors import ErrorCode
+from ..errors import MuxadoError, UsageError
+from .locks import Waiter, held_here
+
+logger: logging.Logger = logging.getLogger("muxado")
 
 WRITE_SIZE = 64 * 1024
 
@@ -30,30 +39,11 @@ WRITE_SIZE = 64 * 1024
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Waiter:
-    """Lets one thread wait, once, until another wakes it."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def wake(self) -> None:
-        """Let the waiting thread go on. To be called once."""
-        self._lock.release()
-
-    def wait(self, timeout: float | None) -> bool:
-        """Wait to be woken; return False if that took longer than `timeout` seconds."""
-        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
-
-
 class Driver:
     """Connects a core session and a socket.
 
     Attributes:
         core: the session; touched only while `lock` is held.
-        lock: what protects it, and the socket.
         sock: the socket.
         family: its address family.
         lost: True once the socket is gone.
@@ -63,13 +53,13 @@ class Driver:
         self.core = core
         self.sock = sock
         self.family: socket.AddressFamily = sock.family
-        self.lock: threading.Lock = threading.Lock()
+        self._lock = threading.RLock()  # never taken twice; but it knows who holds it
         self.lost: bool = False
         self._notify: Callable[[int], None] = _ignore
         self._unsent = memoryview(b"")
         self._output_ended = False
         self._farewell_unsent = False  # TLS's own: the socket had no room for it
-        self._abandoned: deque[CoreStream] = deque()
+        self._later: deque[Callable[[], object]] = deque()
         self._due = inf  # when the I/O thread looks at the timers
         self._blocked = False  # the I/O thread waits for the socket to take more
         sock.setblocking(False)
@@ -88,7 +78,41 @@ class Driver:
         self._notify = notify
         self._thread.start()
 
-    # For the calls; all with the lock held
+    # For the calls
+
+    @property
+    def lock(self) -> threading.RLock:
+        """What protects the core and the socket, to be held during a call.
+
+        Raises:
+            UsageError: this thread is in the midst of one already.
+        """
+        if self.busy():
+            raise UsageError(
+                "a session can't be asked in the midst of another call of the same thread, as a"
+                " signal's handler or a finalizer may be"
+            )
+        return self._lock
+
+    def busy(self) -> bool:
+        """Return whether this thread is in the midst of a call, or is one that must not wait."""
+        return held_here(self._lock) or threading.get_ident() in _io_threads
+
+    def do(self, step: Callable[..., object], *args: object) -> None:
+        """Take a step of the core's, and do what it calls for; later, if a call is under way."""
+        if self.busy():
+            self.later(step, *args)
+            return
+        with self._lock:
+            step(*args)
+            self.settle()
+
+    def later(self, step: Callable[..., object], *args: object) -> None:
+        """Let the I/O thread take a step of the core's; needs no lock."""
+        self._later.append(partial(step, *args))
+        self._ring()
+
+    # With the lock held
 
     def settle(self) -> None:
         """Send, wake, and set timers after a change of the core's state."""
@@ -103,21 +127,16 @@ class Driver:
                 self._ring()
         self._wake()
 
-    def abandon(self, stream: CoreStream) -> None:
-        """Have a stream reset that nobody holds any more; needs no lock."""
-        self._abandoned.append(stream)
-        self._ring()
-
     def wait(self, waiter: Waiter, deadline: float | None) -> bool:
         """Give up the lock until the waiter is woken; return False if the time was up.
 
         It may raise too: a signal's handler may, KeyboardInterrupt for one.
         """
-        self.lock.release()
+        self._lock.release()
         try:
             return waiter.wait(None if deadline is None else deadline - monotonic())
         finally:
-            self.lock.acquire()
+            self._lock.acquire()
 
     def _wants_room(self) -> bool:
         """Return whether something waits for the socket to take more."""
@@ -208,13 +227,14 @@ class Driver:
     # The I/O thread
 
     def _run(self) -> None:
+        _io_threads.add(threading.get_ident())
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._bell, selectors.EVENT_READ)
                 selector.register(self.sock, selectors.EVENT_READ)
                 mask = selectors.EVENT_READ
                 while not self.lost:
-                    with self.lock:
+                    with self._lock:
                         wanted = selectors.EVENT_READ
                         self._blocked = self._wants_room()
                         if self._blocked:
@@ -226,14 +246,15 @@ class Driver:
                         mask = wanted
                     timeout = 0.0 if held else max(0.0, self._due - monotonic())
                     events = selector.select(None if timeout == inf else timeout)
-                    with self.lock:
+                    with self._lock:
                         self._turn({key.fileobj for key, _ in events})
         finally:
-            with self.lock:
+            with self._lock:
                 self._lose(None)
             self.sock.close()
             self._bell.close()
             self._bell_rope.close()
+            _io_threads.discard(threading.get_ident())
 
     def _turn(self, ready: set[object]) -> None:
         if self.lost:
@@ -242,8 +263,11 @@ class Driver:
         if self._bell in ready:
             with contextlib.suppress(OSError):
                 self._bell.recv(4096)
-        while self._abandoned:
-            self._abandoned.popleft().reset(ErrorCode.STREAM_CANCELLED)
+        while self._later:
+            try:
+                self._later.popleft()()
+            except MuxadoError as exc:
+                logger.info("a call that had to be put off failed: %s", exc)
         if core.held:
             core.resume(monotonic())
         if self.sock in ready:
@@ -290,6 +314,9 @@ def _ignore(events: int) -> None:
     pass
 
 
+# The threads that all others wait for, so they wait for none.
+_io_threads: set[int] = set()
+
 _drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
 _forking: list[Driver] = []
 
@@ -298,17 +325,18 @@ def _before_fork() -> None:
     # With their locks held, the sessions are not copied in the middle of a change.
     _forks.acquire()
     for driver in list(_drivers):
-        driver.lock.acquire()
+        driver._lock.acquire()
         _forking.append(driver)
 
 
 def _after_fork_in_parent() -> None:
     while _forking:
-        _forking.pop().lock.release()
+        _forking.pop()._lock.release()
     _forks.release()
 
 
 def _after_fork_in_child() -> None:
+    _io_threads.clear()
     for driver in _forking:
         driver.forget_in_child()
     _after_fork_in_parent()

@@ -19,7 +19,8 @@ from ..core.life import ACCEPTABLE, DRAINED
 from ..core.states import CLOSING
 from ..errors import ErrorCode, MuxadoError, SessionError
 from ..shell import BaseSession, ConnectionInfo
-from .driver import Driver, Waiter
+from .driver import Driver
+from .locks import Waiter
 from .stream import Stream
 from .stream_listener import StreamListener
 from .workers import Countdown, Workers
@@ -263,9 +264,7 @@ class Session(BaseSession[Stream]):
                 self._waiters.remove(waiter)
 
     def _do(self, step: Callable[..., object], *args: object) -> None:
-        with self._driver.lock:
-            step(*args)
-            self._driver.settle()
+        self._driver.do(step, *args)
 
 
 def client(sock: socket.socket, *, config: Config | None = None) -> Session:

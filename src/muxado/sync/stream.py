@@ -19,7 +19,8 @@ from ..core.states import CLOSED
 from ..errors import ErrorCode, StreamBusy, UsageError
 from ..shell import BaseStream
 from .bridge import bridge
-from .driver import Driver, Waiter
+from .driver import Driver
+from .locks import Waiter, held_here
 
 if TYPE_CHECKING:
     from typing import Self
@@ -54,7 +55,7 @@ class Stream(BaseStream["Session"]):
         self._driver = driver
         self._core = core
         self._timeout: float | None = socket.getdefaulttimeout()
-        self._turn = threading.Lock()  # held by the writer that waits or writes
+        self._turn = threading.RLock()  # held by the writer that waits or writes
         self._input_shut = False  # by shutdown(SHUT_RD)
         self._io_refs = 0  # files made of this stream, as the standard library counts them
         self._closed = False
@@ -166,6 +167,10 @@ class Stream(BaseStream["Session"]):
         chunk = data if isinstance(data, bytes) else bytes(memoryview(data))
         core = self._core
         driver = self._driver
+        if driver.busy() or held_here(self._turn):
+            # A file that is collected flushes itself, and a signal's handler may say something.
+            driver.later(core.write, chunk)
+            return len(chunk)
         deadline = self._deadline()
         if not self._turn.acquire(timeout=-1 if self._timeout is None else self._timeout):
             raise self._timed_out()
@@ -230,13 +235,14 @@ class Stream(BaseStream["Session"]):
         """
         if how not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
             raise ValueError(f"shutdown takes SHUT_RD, SHUT_WR or SHUT_RDWR, not {how}")
-        with self._driver.lock:
-            if how != socket.SHUT_RD:
-                self._core.finish()
-            if how != socket.SHUT_WR:
-                self._input_shut = True
-                self._core.wake_reader()
-            self._driver.settle()
+        self._do(self._shut, how)
+
+    def _shut(self, how: int) -> None:
+        if how != socket.SHUT_RD:
+            self._core.finish()
+        if how != socket.SHUT_WR:
+            self._input_shut = True
+            self._core.wake_reader()
 
     def write_eof(self) -> None:
         """Half-close: send FIN after what is queued. Reading goes on. Harmless if repeated."""
@@ -253,9 +259,7 @@ class Stream(BaseStream["Session"]):
             self._real_close()
 
     def _real_close(self) -> None:
-        with self._driver.lock:
-            self._core.close()
-            self._driver.settle()
+        self._do(self._core.close)
 
     def _decref_socketios(self) -> None:
         # The name is the standard library's: socket.SocketIO calls it when it is closed.
@@ -334,13 +338,16 @@ class Stream(BaseStream["Session"]):
         core = self._core
         if not core.holds_something() or sys.is_finalizing():
             return
+        # The collector may come here in the midst of a call: the I/O thread does the rest.
+        if self._closed:  # and only a file, which is dropped too, has kept it open
+            self._driver.later(core.close)
+            return
         try:
             if core.state != CLOSED:
                 message = f"unclosed stream {self!r}"
                 warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
-            # The collector may come here while this very thread holds the lock.
-            self._driver.abandon(core)
+            self._driver.later(core.reset, ErrorCode.STREAM_CANCELLED)
 
     # The rest of a socket
 
@@ -442,9 +449,7 @@ class Stream(BaseStream["Session"]):
     # Helpers
 
     def _do(self, step: Callable[..., object], *args: object) -> None:
-        with self._driver.lock:
-            step(*args)
-            self._driver.settle()
+        self._driver.do(step, *args)
 
     def _deadline(self) -> float | None:
         return None if self._timeout is None else monotonic() + self._timeout
