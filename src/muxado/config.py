@@ -75,8 +75,11 @@ class Config:
                 )
         if self.initial_window > 0x7FFFFFFF:
             raise UsageError("Config.initial_window must be below 2**31")
-        if self.typed and self.initial_window < 4:
-            raise UsageError("Config.initial_window must hold a stream's 4 type bytes when typed")
+        if self.typed and (self.initial_window < 4 or self.write_high_water <= 4):
+            raise UsageError(
+                "Config.initial_window must hold a stream's 4 type bytes when typed, and"
+                " Config.write_high_water must be more than that"
+            )
         for name in ("close_timeout", "type_timeout"):
             value = getattr(self, name)
             if not value > 0:

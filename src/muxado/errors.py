@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
+from typing import Any
 
 __all__ = [
     "CloseReason",
@@ -139,6 +141,11 @@ class SessionError(MuxadoError, ConnectionError):
         if code is not None:
             self.code = code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tell `pickle` how to make the error anew; the transport's exception goes along."""
+        make = partial(type(self), code=self.code, reason=self.reason)
+        return make, self.args
+
 
 class SessionClosed(SessionError):
     """The session was ended in order, by this side or by the peer."""
@@ -194,6 +201,10 @@ class StreamReset(StreamError, ConnectionResetError):
         super().__init__(message)
         self.code = code
         self.by_peer = by_peer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tell `pickle` how to make the error anew."""
+        return partial(type(self), code=self.code, by_peer=self.by_peer), self.args
 
 
 class StreamRefused(StreamReset):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -54,6 +55,27 @@ def test_a_port_in_use_is_a_clear_error() -> None:
     assert result.returncode == 2
     assert "--port" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_server_that_dies_is_a_clear_error() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "muxado", "demo", "--seconds", "5"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        while not (found := re.search(r"server: process (\d+)", demo.stdout.readline())):
+            assert demo.poll() is None
+        while "requests (" not in demo.stdout.readline():  # they have begun
+            assert demo.poll() is None
+        os.kill(int(found[1]), signal.SIGKILL)
+        demo.stdout.read()
+        errors = demo.stderr.read()
+    assert demo.returncode == 2
+    assert errors.startswith("muxado demo: the connection to the server failed")
+    assert "Traceback" not in errors
 
 
 def test_a_bad_option_is_refused() -> None:

@@ -241,7 +241,7 @@ def test_max_receive_memory_resets_only_the_greedy_stream() -> None:
 
 
 def test_a_pause_says_nothing_and_a_slower_rate_shrinks_the_target() -> None:
-    estimator = CreditEstimator(16 * MIB, 0.0)
+    estimator = CreditEstimator(16 * MIB, 128 * MIB, 0.0)
     now = 0.0
 
     def take(count: int, seconds: float) -> None:

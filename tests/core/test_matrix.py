@@ -10,7 +10,8 @@ from muxado.core import CoreStream
 from muxado.core.states import CLOSING, RUNNING, STREAM_STATES
 from muxado.errors import MuxadoError
 
-from .peer import WINDOW, Bench, data, rst, wndinc
+from .peer import WINDOW, data, rst, wndinc
+from .roles import RoleBench
 
 LOCAL, REMOTE, BYSTANDER = 2, 3, 5
 
@@ -255,7 +256,7 @@ def expected(state: str) -> dict[str, list[str]]:
     return {frame: columns for frame, *columns in lines}
 
 
-def bring_to(bench: Bench, state: str) -> CoreStream | None:
+def bring_to(bench: RoleBench, state: str) -> CoreStream | None:
     """Bring the stream of a side into a state, as `side state` says."""
     side, _, state = state.partition(" ")
     if state == "unknown":
@@ -273,7 +274,7 @@ def bring_to(bench: Bench, state: str) -> CoreStream | None:
     if state in ("local-done", "closed"):
         stream.finish()
     if state in ("remote-done", "closed"):
-        bench.hear(data(stream.stream_id, fin=True))
+        bench.hear(data(bench.id_of(stream), fin=True))
     if state == "left":
         stream.close()
     if state == "reset":
@@ -313,11 +314,12 @@ def write_meets(stream: CoreStream | None) -> str:
     return "ok"
 
 
+@pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("state", TABLE)
-def test_a_frame_in_a_state(state: str, frame: str) -> None:
+def test_a_frame_in_a_state(state: str, frame: str, client: bool) -> None:
     answer, after, reader, writer = expected(state)[frame]
-    bench = Bench()
+    bench = RoleBench(client=client)
     bystander = bench.accepted(data(BYSTANDER, b"unread", syn=True))
     stream = bring_to(bench, state)
 

@@ -1,8 +1,8 @@
 """Drives one core session on the event loop: flushes, timers and wake-ups.
 
-One flush per loop turn carries what every stream has queued meanwhile. A caller's task only
-changes the core's state and asks for the flush; it never touches the transport, so that
-cancelling it can't leave half a frame behind.
+One flush per loop turn carries what every stream has queued meanwhile. A call only changes the
+core's state, in one step, and asks for the flush, which waits for nothing: so cancelling a task
+can't leave half a frame behind.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Driver:
         "_flushing",
         "_notify",
         "_output_ended",
+        "_resuming",
         "_timer",
         "_timer_due",
         "core",
@@ -87,6 +88,7 @@ class Driver:
         self._alone = False  # the last input stirred one task only
         self._flushing = False
         self._output_ended = False
+        self._resuming = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = inf
 
@@ -185,7 +187,8 @@ class Driver:
         self._report()
         if self.lost:
             return
-        if core.held:
+        if core.held and not self._resuming:
+            self._resuming = True
             self.loop.call_soon(self._resume)
         if core.state >= CLOSING or core.pending():
             self.flush_soon()
@@ -203,6 +206,7 @@ class Driver:
             self._notify(events)
 
     def _resume(self) -> None:
+        self._resuming = False
         if not self.lost:
             self.core.resume(monotonic())
             self.settle()

@@ -57,6 +57,8 @@ class Handlers:
             assert accepted is not None
             stream = self._wrap(accepted)
             task = create_task(self._run(stream), context=self._context.copy())
+            if task.done():  # a loop with eager tasks has run it to its end
+                continue
             tasks[stream] = task
             if self._limit is not None:
                 task.add_done_callback(partial(self._make_room, stream))
@@ -103,4 +105,4 @@ class Handlers:
             else:
                 raise
         finally:
-            del self._tasks[stream]
+            self._tasks.pop(stream, None)

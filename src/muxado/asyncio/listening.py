@@ -40,8 +40,13 @@ class _Arrival(asyncio.Protocol):
         self._door = door
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        sock: socket.socket = transport.get_extra_info("socket").dup()
-        transport.abort()  # type: ignore[attr-defined]
+        try:
+            sock: socket.socket = transport.get_extra_info("socket").dup()
+        except OSError as exc:
+            logger.warning("a connection was dropped: %s", exc)  # no descriptor is left
+            return
+        finally:
+            transport.abort()  # type: ignore[attr-defined]
         self._door.admit(sock)
 
 
@@ -303,12 +308,8 @@ class Server(_Listening):
         """
         await self._closing.wait()
         await self._door.wait_closed()
-        for task, session in list(self._tasks.items()):
-            await session.wait_closed()
-            await asyncio.wait([task], timeout=session.config.close_timeout)
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        ending = [self._end(task, session) for task, session in self._tasks.items()]
+        await asyncio.gather(*ending)
 
     async def shutdown(self, timeout: float | None = 30.0) -> None:
         """Stop listening, and let every session come to its end: see `Session.shutdown`.
@@ -354,6 +355,12 @@ class Server(_Listening):
         )
         self._tasks[task] = session
         task.add_done_callback(self._done)
+
+    async def _end(self, task: asyncio.Task[None], session: Session) -> None:
+        await session.wait_closed()
+        await asyncio.wait([task], timeout=session.config.close_timeout)
+        task.cancel()
+        await asyncio.wait([task])
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]

@@ -43,13 +43,15 @@ class PumpLink:
         self._data = asyncio.Event()
         self._output = b""
         self._closing = False
+        self._ended = False  # the reader
+        self._tasks: list[asyncio.Task[None]] = []
         can_write_eof = getattr(writer, "can_write_eof", None)
         self._can_write_eof: bool = can_write_eof is not None and can_write_eof()
         driver.core.confirm_output = not self._can_write_eof
         loop = driver.loop
         driver.link = self
-        self._read_task = loop.create_task(self._read(), name=f"{name} reading")
-        self._write_task = loop.create_task(self._write(), name=f"{name} writing")
+        for work, what in ((self._read(), "reading"), (self._write(), "writing")):
+            self._tasks.append(loop.create_task(work, name=f"{name} {what}"))
 
     async def _read(self) -> None:
         driver = self._driver
@@ -59,6 +61,7 @@ class PumpLink:
             driver.received_eof()
         except Exception as exc:
             self._fail(exc)
+        self._ended = True
         if self._closing:
             self._fail(None)
 
@@ -80,8 +83,16 @@ class PumpLink:
             else:
                 self._writer.close()
         except Exception as exc:
+            # What the peer has said before it stopped to read is still to be read.
+            self.writable = False
+            self._closing = True
+            if not self._ended:
+                self._driver.loop.call_later(
+                    self._driver.core.config.close_timeout, self._fail, exc
+                )
+                return
             self._fail(exc)
-        if self._read_task.done():
+        if self._ended:
             self._fail(None)
 
     def _fail(self, exc: Exception | None) -> None:
@@ -90,7 +101,7 @@ class PumpLink:
 
     def _stop(self) -> None:
         current = asyncio.current_task()
-        for task in (self._read_task, self._write_task):
+        for task in self._tasks:
             if task is not current:
                 task.cancel()
         with contextlib.suppress(Exception):

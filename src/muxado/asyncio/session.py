@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..config import Config
 from ..core import CoreSession, CoreStream
 from ..core.life import ACCEPTABLE, DRAINED
-from ..core.states import CLOSING
 from ..errors import ErrorCode, SessionError
 from ..shell import BaseSession
 from .driver import Driver
@@ -280,9 +279,7 @@ class Session(BaseSession[Stream]):
         core = self._core
         number = core.ping()
         self._driver.settle()
-        while core.liveness.answered < number:
-            if core.state >= CLOSING:
-                raise core.failure()
+        while not core.pong(number):
             await self._wait()
         return core.liveness.rtt
 

@@ -28,6 +28,9 @@ from .loop import loop_name, run_in_best_loop
 COMPARED = 64
 START_TIMEOUT = 15.0
 
+# What ends the demo without any of it being wrong.
+FAILURES = (OSError, EOFError, muxado.MuxadoError)
+
 
 class DemoError(Exception):
     """The demo can't run; the text says why and what to do."""
@@ -99,10 +102,21 @@ def run(seconds: float, concurrency: int, port: int) -> bool:
             )
             context = ssl.create_default_context(cafile=str(authority))
             return run_in_best_loop(show(console, ports, context, seconds, concurrency))
-        except (OSError, muxado.MuxadoError) as exc:
+        except FAILURES as exc:
             raise DemoError(f"the connection to the server failed: {exc}") from exc
+        except ExceptionGroup as group:
+            failures, others = group.split(FAILURES)
+            if failures is None or others is not None:
+                raise
+            raise DemoError(f"the connection to the server failed: {first(failures)}") from group
         finally:
             stop_server(server)
+
+
+def first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first of the errors that a group holds."""
+    exc = group.exceptions[0]
+    return first(exc) if isinstance(exc, BaseExceptionGroup) else exc
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
@@ -167,10 +181,11 @@ async def show(
         over_streams = ssl.create_default_context()
         over_streams.load_verify_locations(cadata=context.get_ca_certs(binary_form=True)[0])
         over_streams.set_alpn_protocols(["muxado/2"])
-        async with muxado.connect(
-            "127.0.0.1", ports[0], ssl=over_streams, config=CONFIG
-        ) as session:
-            serving = asyncio.create_task(session.serve(answer))
+        async with (
+            muxado.connect("127.0.0.1", ports[0], ssl=over_streams, config=CONFIG) as session,
+            asyncio.TaskGroup() as group,
+        ):
+            group.create_task(session.serve(answer))
             tally = Tally(f"{concurrency} streams at once, with a transfer", seconds)
             tallies.append(tally)
             await watch(console, tally, mixed(session, tally, concurrency))
@@ -178,7 +193,7 @@ async def show(
             tallies.append(tally)
             await watch(console, tally, requests(session, tally, COMPARED))
             stats = session.stats()
-        await serving
+            session.close()
         tally = Tally(f"{COMPARED} connections at once, a new one each", seconds)
         tallies.append(tally)
         await watch(console, tally, connections(ports[1], context, tally))
@@ -216,6 +231,7 @@ async def watch(console: Console, tally: Tally, work: Awaitable[None]) -> None:
         await task
     finally:
         task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         tally.finish()
 
 

@@ -52,6 +52,7 @@ class CreditEstimator:
     __slots__ = (
         "_active",
         "_last_active",
+        "_max_target",
         "_max_window",
         "_rates",
         "_started",
@@ -61,15 +62,16 @@ class CreditEstimator:
         "target",
     )
 
-    def __init__(self, max_window: int, now: float) -> None:
+    def __init__(self, max_window: int, max_target: int, now: float) -> None:
         self._max_window = max_window
+        self._max_target = max_target
         self._started = now
         self._taken = 0
         self._active = 0
         self._last_active = 1
         self._rates: list[float] = [0.0] * KEPT_EPOCHS
         self.epoch: int = 1
-        self.target: int = FLOOR
+        self.target: int = min(FLOOR, max_target)
         self.draining: bool = False
 
     def share(self) -> int:
@@ -107,7 +109,8 @@ class CreditEstimator:
         # An interval much longer than a round trip holds a pause, which says nothing.
         if self._taken and elapsed < 4 * max(min_rtt, SHORTEST_EPOCH):
             self._rates[self.epoch % KEPT_EPOCHS] = self._taken / elapsed
-            self.target = max(FLOOR, int(GAIN * max(self._rates) * min_rtt))
+            target = max(FLOOR, int(GAIN * max(self._rates) * min_rtt))
+            self.target = min(target, self._max_target)
         self.epoch += 1
         self._started = now
         self._taken = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -97,7 +98,8 @@ class SessionLife:
         self.encoder: Encoder = wire.encoder
         self.state: int = RUNNING
         self.streams: dict[int, CoreStream] = {}
-        self.accept_queue: dict[int, CoreStream] = {}
+        # An OrderedDict has its first item at hand, which a dict seeks among the removed ones.
+        self.accept_queue: OrderedDict[int, CoreStream] = OrderedDict()
         self.highest_accepted: int = 0
         self.incoming: int = 0  # streams of the peer that are alive
         self.heartbeats: int = 0  # more of them, which count in no limit and no statistics
@@ -154,12 +156,11 @@ class SessionLife:
             else:
                 stream.destination = TO_NOBODY
                 stream.wake_all()
-        self.accept_queue.clear()
+        self._drop_unaccepted()
         self.set_state(CLOSE)
         if not self.going_away:
-            more = self.sender.pending() or any(s.queued() for s in self.streams.values())
-            final = not (more or self.confirm_output)
-            self._say_go_away(ErrorCode.NO_ERROR, b"", final)
+            self._say_go_away(ErrorCode.NO_ERROR, b"", final=False)
+            self.sender.last_word = self._go_away_frame(ErrorCode.NO_ERROR, b"", final=True)
         self.reason = CloseReason(0, b"", False, "the session was closed", clean=True)
 
     def abort(self, code: int, now: float) -> None:
@@ -175,6 +176,7 @@ class SessionLife:
             raise UsageError(f"an error code is a 32-bit number, not {code}")
         self.closed_here = True
         self.sender.drop_all()
+        self._drop_unaccepted()
         if self.reason is None:
             self._say_go_away(code, b"", final=True)
             message = f"the session was aborted: {code_name(code)}"
@@ -273,10 +275,18 @@ class SessionLife:
 
     # Helpers
 
+    def _drop_unaccepted(self) -> None:
+        """Drop the streams that nobody has accepted, and what they brought."""
+        for stream in self.accept_queue.values():
+            stream.discard_input()
+        self.accept_queue.clear()
+
     def _say_go_away(self, code: int, debug: bytes, final: bool) -> None:
-        frame = self.encoder.go_away(self.highest_accepted, code, debug[:MAX_DEBUG], final)
-        self.sender.say_farewell(frame)
+        self.sender.say_farewell(self._go_away_frame(code, debug, final))
         self.going_away = True
+
+    def _go_away_frame(self, code: int, debug: bytes, final: bool) -> bytes:
+        return self.encoder.go_away(self.highest_accepted, code, debug[:MAX_DEBUG], final)
 
     def transport_failed(self, exception: BaseException | None) -> None:
         """Take the loss of the transport."""

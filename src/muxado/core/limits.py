@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 # Ids of streams that this side has reset, whose late data draws no further answer.
@@ -17,14 +18,14 @@ class MutedIds:
     __slots__ = ("_ids",)
 
     def __init__(self) -> None:
-        self._ids: dict[int, None] = {}
+        self._ids: OrderedDict[int, None] = OrderedDict()
 
     def add(self, stream_id: int) -> None:
         """Add an id; the oldest goes if there are too many."""
         ids = self._ids
         ids[stream_id] = None
         if len(ids) > MAX_MUTED:
-            del ids[next(iter(ids))]
+            ids.popitem(last=False)
 
     def discard(self, stream_id: int) -> None:
         """Remove an id that lives again."""

@@ -77,13 +77,15 @@ class Receiver:
     def read_on(self) -> None:
         """Make room for input although parsing has stopped.
 
-        The application has had its turn by now. The transport may take its time, as long as
-        there is room for what the peer sends meanwhile.
+        The application need not have had a turn meanwhile, nor the transport: as long as there
+        is room for what the peer sends, they have time.
         """
-        if not self.waits_for_transport():
-            self.resume()
-        elif not self._decoder.find_room():
+        if self._decoder.find_room():
+            return
+        if self.waits_for_transport():
             self._session.flooded()
+        else:
+            self.resume()
 
     def finish(self) -> None:
         """Parse all that has come: nobody can make room any more."""
@@ -97,6 +99,7 @@ class Receiver:
         decoder = self._decoder
         streams = session.streams
         self._opened = 0
+        stirred = len(session.wakes)  # before this turn; nobody may have taken them yet
         self._refusing = len(session.accept_queue) >= session.config.accept_backlog
         if self._first_frame:
             self._first_bytes = decoder.first_bytes()
@@ -107,7 +110,7 @@ class Receiver:
                     return
                 self._body(chunk)
                 continue
-            if self._opened + len(session.wakes) >= TURN_SIZE:
+            if self._opened + len(session.wakes) - stirred >= TURN_SIZE:
                 self.held = True
             if self.held:
                 return
@@ -241,6 +244,7 @@ class Receiver:
         answers = session.sender.answers
         if stream_id not in self.muted and stream_id not in answers:
             answers[stream_id] = int(ErrorCode.STREAM_CLOSED)
+            session.resets_sent += 1
             session.sender.drawn += 1
         return None
 

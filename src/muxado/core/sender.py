@@ -35,6 +35,8 @@ class Sender:
     Attributes:
         scheduler: the streams that have something to send.
         answers: the RSTs that wait to be sent, by stream id.
+        last_word: the farewell without what must stand between it and later frames, for the
+            case that none follow.
         drawn: how many of them the peer has drawn; the others are this side's own.
         stalls: how often a stream had data and no credit.
     """
@@ -48,6 +50,7 @@ class Sender:
         "_stalled",
         "answers",
         "drawn",
+        "last_word",
         "scheduler",
         "stalls",
     )
@@ -55,6 +58,7 @@ class Sender:
     def __init__(self, session: CoreSession) -> None:
         self._session = session
         self._farewell = b""
+        self.last_word: bytes = b""
         # By stream id: a stream that ends must be found at once, or a peer that reads nothing
         # could have us keep any number, or search for long.
         self._grants: dict[int, CoreStream] = {}
@@ -94,6 +98,7 @@ class Sender:
         self._grants.clear()
         self._probes.clear()
         self._stalled.clear()
+        self.last_word = b""
 
     def data_to_send(self, now: float, limit: int) -> bytes:
         """Return the next bytes for the transport: about `limit` of them, b"" if none wait."""
@@ -110,6 +115,11 @@ class Sender:
             out.append(session.encoder.ping())
             session.frames_sent += 1
             session.ping_sent(now)
+        if self.last_word:
+            if len(out) == 1 and session.output_done():
+                out[0] = self.last_word
+                session.end_output()
+            self.last_word = b""
         return b"".join(out)
 
     def _ping_due(self, traffic: bool) -> bool:
@@ -183,6 +193,7 @@ class Sender:
             outbox.take(length, out)
             stream.send_credit -= length
             session.payload_sent += length
+            session.queued -= length
             queued -= length
             if stream.write_waiter is not None and queued < session.config.write_high_water:
                 stream.wake_writer()

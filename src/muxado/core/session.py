@@ -43,6 +43,7 @@ class CoreSession(SessionLife):
         "_accepted_count",
         "_last_ping",
         "_opened_count",
+        "claimed",
         "credit",
         "decoder",
         "drain",
@@ -53,6 +54,7 @@ class CoreSession(SessionLife):
         "next_id",
         "payload_received",
         "payload_sent",
+        "queued",
         "receiver",
         "refusals",
         "resets_received",
@@ -79,7 +81,9 @@ class CoreSession(SessionLife):
         self.decoder: Decoder = wire.new_decoder()
         self.wakes: list[object] = []
         self.next_id: int = wire.rules.first_client_id if client else wire.rules.first_server_id
-        self.unread: int = 0  # bytes received and not taken by a reader
+        self.unread: int = 0  # bytes received, and neither taken nor claimed by a reader
+        self.claimed: int = 0  # bytes received that readers wait to have more of
+        self.queued: int = 0  # bytes written and not sent
         self.eof_received: bool = False
 
         self.frames_sent: int = 0
@@ -93,7 +97,9 @@ class CoreSession(SessionLife):
         self._accepted_count = 0
         self._last_ping = 0  # the number of the one that follows everything else
 
-        self.credit: CreditEstimator = CreditEstimator(config.max_window, now)
+        self.credit: CreditEstimator = CreditEstimator(
+            config.max_window, config.max_receive_memory // 2, now
+        )
         self.liveness: Liveness = Liveness(config.ping_interval, config.ping_timeout, now)
         self.drain: Drain = Drain(now)
         self.sender = Sender(self)
@@ -191,7 +197,7 @@ class CoreSession(SessionLife):
 
     def output_done(self) -> bool:
         """Return whether this side will send nothing more: the transport may be half-closed."""
-        if self.state < CLOSING or self.sender.pending() or self._queued():
+        if self.state < CLOSING or self.sender.pending() or self.queued:
             return False
         return not self._confirms() or 0 < self._last_ping <= self.liveness.answered
 
@@ -213,7 +219,7 @@ class CoreSession(SessionLife):
             and self._last_ping == 0
             and liveness.sent == liveness.answered
             and self.sender.scheduler.waiting == 0
-            and not self._queued()
+            and not self.queued
         )
 
     def ping_sent(self, now: float) -> None:
@@ -226,9 +232,6 @@ class CoreSession(SessionLife):
         """Return whether the peer can and should confirm that all has arrived."""
         able = self.liveness.supported and not self.deaf and not self.eof_received
         return self.confirm_output and able
-
-    def _queued(self) -> bool:
-        return any(stream.queued() for stream in self.streams.values())
 
     # Whom to wake
 
@@ -319,6 +322,7 @@ class CoreSession(SessionLife):
             stream.type = type or 0
             stream.outbox = Outbox()
             stream.outbox.append(stream.type.to_bytes(TYPE_SIZE, "big"))
+            self.queued += TYPE_SIZE
         if eager:
             stream.announce()
         return stream
@@ -331,7 +335,7 @@ class CoreSession(SessionLife):
         """
         queue = self.accept_queue
         if queue:
-            stream = queue.pop(next(iter(queue)))
+            stream = queue.popitem(last=False)[1]
             stream.accepted = True
             self._accepted_count += 1
             return stream
@@ -352,6 +356,16 @@ class CoreSession(SessionLife):
             raise UsageError("the peer uses stream 1 itself, so it can't be pinged")
         return self.liveness.request()
 
+    def pong(self, number: int) -> bool:
+        """Return whether a ping has been answered. Raises as `ping` if it never will be."""
+        if self.liveness.answered >= number:
+            return True
+        if self.state >= CLOSING:
+            raise self.failure()
+        if not self.liveness.supported:
+            raise UsageError("the peer uses stream 1 itself, so it can't be pinged")
+        return False
+
     def stats(self) -> SessionStats:
         """Return a snapshot of the counters."""
         return SessionStats(
@@ -368,8 +382,8 @@ class CoreSession(SessionLife):
             resets_sent=self.resets_sent,
             resets_received=self.resets_received,
             refusals=self.refusals,
-            memory_held=self.unread,
-            bytes_queued=sum([stream.queued() for stream in self.streams.values()]),
+            memory_held=self.unread + self.claimed,
+            bytes_queued=self.queued,
         )
 
     # For the parts of the session

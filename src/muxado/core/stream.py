@@ -200,6 +200,7 @@ class CoreStream:
             if self.claimed:
                 paid = min(self.claimed, count)
                 self.claimed -= paid
+                self.session.claimed -= paid
                 count -= paid
             if count:
                 self.session.consumed(self, count)
@@ -217,6 +218,7 @@ class CoreStream:
         count = min(limit, self.unread()) - self.claimed
         if count > 0:
             self.claimed += count
+            self.session.claimed += count
             self.session.consumed(self, count)
 
     def announce(self) -> None:
@@ -258,6 +260,7 @@ class CoreStream:
         if outbox is None:
             outbox = self.outbox = Outbox()
         outbox.append(data)
+        self.session.queued += len(data)
         if not self.scheduled:
             if self.send_credit > 0:
                 self.session.sender.scheduler.add(self)
@@ -414,6 +417,7 @@ class CoreStream:
         self.reset_by_peer = by_peer
         if self.scheduled:
             self.session.sender.scheduler.drop(self)
+        self.session.queued -= self.queued()
         self.outbox = None
         if code >= 0 and not self.accepted:
             self.session.accept_queue.pop(self.stream_id, None)
@@ -437,6 +441,7 @@ class CoreStream:
         if inbox is not None and inbox.size:
             count = inbox.size - self.claimed
             self.inbox = None
+            self.session.claimed -= self.claimed
             self.claimed = 0
             self.session.consumed(self, count)
 

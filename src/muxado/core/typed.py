@@ -7,6 +7,7 @@ late one delays nobody else.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,7 @@ class TypeGate:
 
     def __init__(self, session: CoreSession) -> None:
         self._session = session
-        self._due: dict[int, float] = {}  # in the order of their time
+        self._due: OrderedDict[int, float] = OrderedDict()  # in the order of their time
 
     def expect(self, stream: CoreStream) -> None:
         """Wait for the type of a new stream, for a bounded time."""
