@@ -35,6 +35,9 @@ logger: logging.Logger = logging.getLogger("muxado")
 
 WRITE_SIZE = 64 * 1024
 
+# Seconds that parsing waits for those who accept, when their queue is full.
+ACCEPT_PAUSE = 0.05
+
 # What a TLS socket says for "would block", besides BlockingIOError.
 WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -60,6 +63,7 @@ class Driver:
         self._output_ended = False
         self._farewell_unsent = False  # TLS's own: the socket had no room for it
         self._later: deque[Callable[[], object]] = deque()
+        self._room: Waiter | None = None  # for room in the accept queue
         self._due = inf  # when the I/O thread looks at the timers
         self._blocked = False  # the I/O thread waits for the socket to take more
         sock.setblocking(False)
@@ -126,6 +130,13 @@ class Driver:
                 self._blocked = self._wants_room()
                 self._ring()
         self._wake()
+
+    def accepted(self) -> None:
+        """Take note that a stream was accepted: there may be room for more."""
+        core = self.core
+        if self._room is not None and 2 * len(core.accept_queue) <= core.config.accept_backlog:
+            self._room.wake()
+            self._room = None
 
     def wait(self, waiter: Waiter, deadline: float | None) -> bool:
         """Give up the lock until the waiter is woken; return False if the time was up.
@@ -234,17 +245,18 @@ class Driver:
                 selector.register(self.sock, selectors.EVENT_READ)
                 mask = selectors.EVENT_READ
                 while not self.lost:
+                    self._let_accept()
                     with self._lock:
                         wanted = selectors.EVENT_READ
                         self._blocked = self._wants_room()
                         if self._blocked:
                             wanted |= selectors.EVENT_WRITE
                         self._due = self.core.next_deadline()
-                        held = self.core.held
+                        more = self.core.held or self._decrypted()
                     if wanted != mask:
                         selector.modify(self.sock, wanted)
                         mask = wanted
-                    timeout = 0.0 if held else max(0.0, self._due - monotonic())
+                    timeout = 0.0 if more else max(0.0, self._due - monotonic())
                     events = selector.select(None if timeout == inf else timeout)
                     with self._lock:
                         self._turn({key.fileobj for key, _ in events})
@@ -255,6 +267,17 @@ class Driver:
             self._bell.close()
             self._bell_rope.close()
             _io_threads.discard(threading.get_ident())
+
+    def _let_accept(self) -> None:
+        """Give those a turn who accept, in threads of their own, before streams are refused."""
+        core = self.core
+        with self._lock:
+            if not core.held or len(core.accept_queue) < core.config.accept_backlog:
+                return
+            waiter = self._room = Waiter()
+        waiter.wait(ACCEPT_PAUSE)
+        with self._lock:
+            self._room = None
 
     def _turn(self, ready: set[object]) -> None:
         if self.lost:
@@ -270,7 +293,7 @@ class Driver:
                 logger.info("a call that had to be put off failed: %s", exc)
         if core.held:
             core.resume(monotonic())
-        if self.sock in ready:
+        if self.sock in ready or self._decrypted():
             self._read()
         if monotonic() >= core.next_deadline():
             core.handle_timer(monotonic())
@@ -282,8 +305,7 @@ class Driver:
         core = self.core
         try:
             count = self.sock.recv_into(core.receive_buffer())
-            # What a TLS socket has decrypted already makes nothing readable.
-            while count and isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            while count and self._decrypted() and not core.held:
                 core.bytes_received(count, monotonic())
                 count = self.sock.recv_into(core.receive_buffer())
         except WOULD_BLOCK:
@@ -297,6 +319,10 @@ class Driver:
         core.receive_eof(monotonic())
         if self._output_ended:
             self._lose(None)
+
+    def _decrypted(self) -> bool:
+        """Return whether the socket has decrypted bytes already, which no selector sees."""
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
     def forget_in_child(self) -> None:
         """Leave the session to the parent process, after a fork."""

@@ -74,6 +74,7 @@ class Session(BaseSession[Stream]):
             while True:
                 stream = self._core.accept()
                 if stream is not None:
+                    self._driver.accepted()
                     if self._listener is not None and not self._core.accept_queue:
                         self._listener.emptied(ended=self.closed)
                     return Stream(self, self._driver, stream)
