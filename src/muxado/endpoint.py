@@ -5,7 +5,10 @@ TLS verifies by default, offers the ALPN protocol `muxado/2`, and explains refus
 
 from __future__ import annotations
 
+import contextlib
+import os
 import ssl as ssl_module
+import stat
 from ssl import SSLContext
 
 from .errors import ProtocolError, UsageError
@@ -36,6 +39,20 @@ def check_target(
     check_place(host, port, path, sock)
     if port is not None and host is None:
         raise UsageError("port= needs host=, such as 'localhost' for this machine")
+
+
+def free_path(path: str | os.PathLike[str]) -> str:
+    """Make way for a listener at a path, as asyncio does, and return the path as a string.
+
+    A Unix socket's file outlives its listener, and would keep the next one from listening.
+    What is no socket is left alone.
+    """
+    name = os.fspath(path)
+    if not name.startswith("\0"):  # an abstract name has no file
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(name).st_mode):
+                os.remove(name)
+    return name
 
 
 def client_context(ssl: SSLContext | bool | None) -> SSLContext | None:

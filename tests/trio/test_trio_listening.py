@@ -7,7 +7,10 @@ import logging
 import os
 import socket
 import ssl
+import sys
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,6 +65,35 @@ async def test_serve_on_a_unix_socket(socket_path: str) -> None:
         async with connect(path=socket_path) as session:
             assert await exchange(session, b"local") == b"local"
         nursery.cancel_scope.cancel()
+
+
+async def test_a_path_can_be_listened_on_again(socket_path: str) -> None:
+    for _ in range(2):
+        async with listen(path=socket_path) as listener, connect(path=socket_path) as client:
+            assert await client.ping() > 0
+            assert not (await listener.accept()).closed
+
+
+@pytest.fixture
+def precious(socket_path: str) -> Iterator[Path]:
+    """A file that must not change."""
+    place = Path(socket_path)
+    place.write_text("precious")
+    yield place
+    assert place.read_text() == "precious"
+
+
+async def test_what_is_no_socket_is_left_where_it_is(precious: Path) -> None:
+    with pytest.raises(OSError, match="in use"):
+        async with listen(path=precious):
+            raise AssertionError("no listener")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract names")
+async def test_an_abstract_name_can_be_listened_on() -> None:
+    name = f"\0muxado-{os.getpid()}"
+    async with listen(path=name), connect(path=name) as client:
+        assert await client.ping() > 0
 
 
 async def test_a_handler_that_raises_aborts_its_session(caplog: pytest.LogCaptureFixture) -> None:
@@ -130,6 +162,21 @@ async def test_leaving_a_listener_closes_its_sessions_in_order() -> None:
             assert client.close_reason.clean
 
 
+async def test_a_session_belongs_to_its_listener_as_soon_as_it_is_accepted() -> None:
+    async def accept_one(task_status: trio.TaskStatus[int]) -> None:
+        async with listen("127.0.0.1", 0) as listener:
+            task_status.started(listener.addresses[0][1])
+            session = await listener.accept()
+            stream = session.open(eager=True)
+        assert stream.is_closing()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):  # for trio's tasks run in any order
+            port = await nursery.start(accept_one)
+            async with connect("127.0.0.1", port) as client, await client.accept() as stream:
+                assert stream.id == 2
+
+
 async def test_a_listener_lets_exceptions_out_bare() -> None:
     async def fail() -> None:
         async with listen("127.0.0.1", 0) as listener:
@@ -140,6 +187,17 @@ async def test_a_listener_lets_exceptions_out_bare() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await fail()
+
+
+async def test_leaving_a_listener_by_an_exception_waits_for_nobody() -> None:
+    async def fail(silent: socket.socket) -> None:
+        async with listen("127.0.0.1", 0) as listener:
+            silent.connect(listener.addresses[0])
+            await listener.accept()
+            raise ZeroDivisionError
+
+    with socket.socket() as silent, trio.fail_after(1), pytest.raises(ZeroDivisionError):
+        await fail(silent)
 
 
 async def test_listening_on_a_socket_of_ones_own() -> None:

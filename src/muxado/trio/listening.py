@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ..config import Config
-from ..endpoint import check_place, server_context
+from ..endpoint import check_place, free_path, server_context
 from ..errors import ErrorCode, MuxadoError
 from .door import Door, Slot
 from .session import Session
@@ -66,9 +66,11 @@ class Listener(_Listening, trio.abc.Listener[Session]):
             trio.ClosedResourceError: the listener is closed.
         """
         try:
-            return await self._receive.receive()
+            session = await self._receive.receive()
         except trio.EndOfChannel as exc:
             raise trio.ClosedResourceError("the listener is closed") from exc
+        self._accepted.add(session)  # here, for the block may end before the session's task runs
+        return session
 
     def __aiter__(self) -> Self:
         return self
@@ -94,7 +96,6 @@ class Listener(_Listening, trio.abc.Listener[Session]):
             session.abort()
             return
         slot.release()
-        self._accepted.add(session)
         await session.wait_closed()
         self._accepted.discard(session)
 
@@ -299,7 +300,7 @@ async def _bind(
     if path is not None:
         sock = trio.socket.socket(trio.socket.AF_UNIX)
         try:
-            await sock.bind(os.fspath(path))
+            await sock.bind(free_path(path))
         except BaseException:
             sock.close()
             raise
