@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ import warnings
 import pytest
 
 import muxado
+from muxado.sync import StreamListener
 
 from .conftest import Ends
 from .helpers import PATIENCE, background, echo, opened
@@ -131,6 +133,21 @@ def _child_sees_the_end(ends: Ends, stream_id: int) -> None:
         session.close()
         session.abort()
         session.wait_closed(PATIENCE)
+
+
+def test_a_fork_leaves_the_listener_to_the_parent(ends: Ends) -> None:
+    client, server = ends
+    listener = server.listener()
+    with client.open(eager=True):
+        client.ping(PATIENCE)
+        assert _in_child(lambda: _child_accepts_nothing(listener)) == 0
+        assert select.select([listener], [], [], 0)[0]
+        listener.accept_nowait()[0].close()
+
+
+def _child_accepts_nothing(listener: StreamListener) -> None:
+    with pytest.raises(muxado.SessionError, match="parent"):
+        listener.accept()
 
 
 def test_forks_amid_traffic(ends: Ends) -> None:

@@ -46,9 +46,15 @@ class SessionMixIn(Base):
         self._ending = False
 
     def get_request(self) -> tuple[Any, Any]:
-        """Take a stream, and the peer's address."""
+        """Take a stream that waits, and the peer's address.
+
+        Raises:
+            OSError: none waits any more, or the session has ended.
+        """
         try:
-            stream, address = self.socket.accept()
+            # Without waiting: the stream that made select() return may be reset already,
+            # and shutdown() would wait as well.
+            stream, address = self.socket.accept_nowait()
         except SessionError:
             if not self._ending:  # serve_forever() can only be stopped from another thread
                 self._ending = True

@@ -7,12 +7,15 @@ The client's side needs no adapter: `websockets.sync.client.connect(uri, sock=..
 
 from __future__ import annotations
 
+import logging
 import socket
 from typing import Any
 
 from ..sync import Session
 
 __all__ = ["ListeningSocket"]
+
+logger: logging.Logger = logging.getLogger("muxado")
 
 
 class ListeningSocket:
@@ -31,18 +34,19 @@ class ListeningSocket:
 
     def __init__(self, session: Session) -> None:
         self._listener = session.listener()
-        self._closed = False
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Take a stream; return its socket and the peer's address.
+        """Wait for a stream; return its socket and the peer's address.
 
         Raises:
-            OSError: this is closed, or the session has ended.
+            OSError: this is closed, or the session has ended; which ends the server.
         """
-        if self._closed:
-            raise OSError("the listening socket is closed")
-        stream, address = self._listener.accept()
-        return stream.to_socket(), address
+        while True:
+            stream, address = self._listener.accept()
+            try:
+                return stream.to_socket(), address
+            except OSError as exc:  # no more threads: others may end some
+                logger.warning("there is no socket for a stream: %s", exc)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while streams wait."""
@@ -54,5 +58,4 @@ class ListeningSocket:
 
     def close(self) -> None:
         """Accept no further stream."""
-        self._closed = True
         self._listener.close()

@@ -25,11 +25,15 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from ..core import CoreSession
 from ..core.states import CLOSING
 from ..errors import MuxadoError, UsageError
 from .locks import Waiter, held_here
+
+if TYPE_CHECKING:
+    from .stream_listener import StreamListener
 
 logger: logging.Logger = logging.getLogger("muxado")
 
@@ -49,6 +53,7 @@ class Driver:
         core: the session; touched only while `lock` is held.
         sock: the socket.
         family: its address family.
+        listener: the session as a listening socket, if somebody has asked for that.
         lost: True once the socket is gone.
     """
 
@@ -57,6 +62,7 @@ class Driver:
         self.sock = sock
         self.family: socket.AddressFamily = sock.family
         self._lock = threading.RLock()  # never taken twice; but it knows who holds it
+        self.listener: StreamListener | None = None
         self.lost: bool = False
         self._notify: Callable[[int], None] = _ignore
         self._unsent = memoryview(b"")
@@ -137,6 +143,8 @@ class Driver:
         if self._room is not None and 2 * len(core.accept_queue) <= core.config.accept_backlog:
             self._room.wake()
             self._room = None
+        if self.listener is not None:
+            self.listener.refresh()
 
     def wait(self, waiter: Waiter, deadline: float | None) -> bool:
         """Give up the lock until the waiter is woken; return False if the time was up.
@@ -169,6 +177,8 @@ class Driver:
         events = core.take_events()
         if events:
             self._notify(events)
+        if self.listener is not None:
+            self.listener.refresh()
 
     def _flush(self) -> None:
         core = self.core
@@ -329,6 +339,8 @@ class Driver:
         self.lost = True
         for sock in (self.sock, self._bell, self._bell_rope):
             sock.close()
+        if self.listener is not None:  # or the child's accept() eats the parent's byte
+            self.listener.close_descriptor()
         core = self.core
         core.closed_here = True  # even what has come is the parent's to read
         core.accept_queue.clear()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Config
 from ..core import CoreSession, SessionStats
-from ..core.life import ACCEPTABLE, DRAINED
+from ..core.life import DRAINED
 from ..core.states import CLOSING
 from ..errors import ErrorCode, MuxadoError, SessionError
 from ..shell import BaseSession, ConnectionInfo
@@ -46,7 +46,6 @@ class Session(BaseSession[Stream]):
         self._driver = driver
         self._core = driver.core
         self._waiters: list[Waiter] = []  # for a stream, a pong, a drain, or the end
-        self._listener: StreamListener | None = None
         self._drained = False
         sock = driver.sock
         secured = sock if isinstance(sock, ssl.SSLSocket) else None
@@ -71,14 +70,9 @@ class Session(BaseSession[Stream]):
         """
         deadline = None if timeout is None else monotonic() + timeout
         with self._driver.lock:
-            while True:
-                stream = self._core.accept()
-                if stream is not None:
-                    self._driver.accepted()
-                    if self._listener is not None and not self._core.accept_queue:
-                        self._listener.emptied(ended=self.closed)
-                    return Stream(self, self._driver, stream)
+            while (stream := self._take()) is None:
                 self._wait(deadline)
+            return stream
 
     def __iter__(self) -> Self:
         return self
@@ -160,12 +154,12 @@ class Session(BaseSession[Stream]):
         Its `accept()` gives `(stream, address)`, and its `fileno()` is readable while streams
         wait. Every call gives the same one.
         """
-        with self._driver.lock:
-            if self._listener is None or self._listener.fileno() < 0:
-                self._listener = StreamListener(self)
-                if self._core.accept_queue or self.closed:
-                    self._listener.arrived()
-            return self._listener
+        driver = self._driver
+        with driver.lock:
+            if driver.listener is None or driver.listener.fileno() < 0:
+                driver.listener = StreamListener(self)
+                driver.listener.refresh()
+            return driver.listener
 
     # Looking
 
@@ -243,13 +237,21 @@ class Session(BaseSession[Stream]):
             self.abort(0 if not issubclass(exc_type, Exception) else ErrorCode.INTERNAL_ERROR)
         self.wait_closed()
 
-    # For the driver, with its lock held
+    # With the driver's lock held
 
     def _notify(self, events: int) -> None:
         if events & DRAINED:
             self._drained = True
-        if self._listener is not None and (events & ACCEPTABLE or self.closed):
-            self._listener.arrived()
+        self._wake_waiters()
+
+    def _take(self) -> Stream | None:
+        stream = self._core.accept()
+        if stream is None:
+            return None
+        self._driver.accepted()
+        return Stream(self, self._driver, stream)
+
+    def _wake_waiters(self) -> None:
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.wake()

@@ -6,8 +6,10 @@ import contextlib
 import errno
 import os
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ..core.states import CLOSING
 from ..errors import SessionError
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ __all__ = ["StreamListener"]
 class StreamListener:
     """What `socketserver` and `http.server` need of a listening socket, over a session.
 
-    From `Session.listener()`. Closing it closes nothing: the session goes on.
+    From `Session.listener()`. Closing it closes nothing else: the session goes on.
     """
 
     def __init__(self, session: Session) -> None:
@@ -32,6 +34,8 @@ class StreamListener:
         self._readable.setblocking(False)
         self._signal.setblocking(False)
         self._signalled = False
+        self._closed = False
+        self._told = False  # that the session has ended
 
     def accept(self) -> tuple[Stream, Any]:
         """Wait for a stream; return it and the peer's address.
@@ -39,18 +43,40 @@ class StreamListener:
         Raises:
             TimeoutError: none came within the timeout; BlockingIOError if that is 0.
             SessionError: the session has ended, which is an `OSError` to those who ask.
+            OSError: this listener was closed, here or by another thread meanwhile.
         """
-        try:
-            return self._session.accept(self._timeout), self._session.remote_address
-        except SessionError:
-            # Who has been told so once, and goes on selecting, should not go round in circles.
-            with self._session._driver.lock:
-                self.emptied(ended=False)
-            raise
-        except TimeoutError:
-            if self._timeout == 0:
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
-            raise
+        return self._accept(self._timeout)
+
+    def accept_nowait(self) -> tuple[Stream, Any]:
+        """Return a stream that waits, and the peer's address, whatever the timeout is.
+
+        For loops that select: a stream can be reset after it has made `fileno()` readable.
+
+        Raises:
+            BlockingIOError: none waits.
+
+        Otherwise it raises as `accept`.
+        """
+        return self._accept(0)
+
+    def _accept(self, timeout: float | None) -> tuple[Stream, Any]:
+        session = self._session
+        deadline = None if timeout is None else monotonic() + timeout
+        with session._driver.lock:
+            try:
+                while not self._closed:
+                    stream = session._take()
+                    if stream is not None:
+                        return stream, session.remote_address
+                    if timeout == 0:
+                        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+                    session._wait(deadline)
+            except SessionError:
+                # Who goes on selecting should not go round in circles.
+                self._told = True
+                self.refresh()
+                raise
+        raise OSError(errno.EBADF, "the listener is closed")
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while streams wait; -1 once closed.
@@ -60,11 +86,11 @@ class StreamListener:
         return self._readable.fileno()
 
     def getsockname(self) -> Any:
-        """Return this end's address."""
+        """Return this end's address, as the session's socket gives it."""
         return self._session.local_address
 
     def settimeout(self, timeout: float | None) -> None:
-        """Set how many seconds `accept` may wait; None: for ever."""
+        """Set how many seconds `accept` may wait; None: for ever; 0: not at all."""
         self._timeout = timeout
 
     def gettimeout(self) -> float | None:
@@ -72,25 +98,32 @@ class StreamListener:
         return self._timeout
 
     def close(self) -> None:
-        """Give the descriptor back. The session goes on."""
+        """Give the descriptor back, and end the `accept` of whoever waits in one.
+
+        The session goes on, and so do its streams. Harmless if repeated.
+        """
+        self._closed = True
+        self.close_descriptor()
+        self._session._driver.do(self._session._wake_waiters)
+
+    def __del__(self) -> None:
+        self.close_descriptor()
+
+    # For the driver
+
+    def close_descriptor(self) -> None:
+        """Give the descriptor back; needs no lock."""
         self._readable.close()
         self._signal.close()
 
-    def __del__(self) -> None:
-        self.close()
-
-    # For the session, with its lock held
-
-    def arrived(self) -> None:
-        """Make the descriptor readable."""
-        if not self._signalled:
-            self._signalled = True
+    def refresh(self) -> None:
+        """Make the descriptor readable, or not, as it should be; with the session's lock held."""
+        core = self._session._core
+        waiting = bool(core.accept_queue) or (core.state >= CLOSING and not self._told)
+        if waiting != self._signalled:
+            self._signalled = waiting
             with contextlib.suppress(OSError):
-                self._signal.send(b"\0")
-
-    def emptied(self, ended: bool) -> None:
-        """Make the descriptor unreadable, unless there is the session's end to be told."""
-        if self._signalled and not ended:
-            self._signalled = False
-            with contextlib.suppress(OSError):
-                self._readable.recv(1)
+                if waiting:
+                    self._signal.send(b"\0")
+                else:
+                    self._readable.recv(1)
