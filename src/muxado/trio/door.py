@@ -104,6 +104,8 @@ class Door:
                     sock, peer = await listening.accept()
                 except OSError as exc:
                     self._slots.release()
+                    if self._closed:
+                        return  # in this very turn, after a connection had come in
                     if exc.errno in FATAL:
                         raise
                     logger.warning("accepting a connection failed: %s", exc)
