@@ -6,7 +6,8 @@ It runs as a process of its own between client and server:
 
 Each direction is a link with a rate, a delay (half the round trip), and a queue in front of it
 that holds one bandwidth-delay product. A full queue is not read from, as TCP needs it: nothing
-is ever lost.
+is ever lost. A line like "40 100" on stdin makes it a link of 40 ms and 100 Mbit/s, with the same
+queue.
 """
 
 from __future__ import annotations
@@ -147,8 +148,11 @@ class Relay:
                 max(0.0, wake - monotonic()),
             )
             now = monotonic()
-            if sys.stdin in readable and not os.read(sys.stdin.fileno(), 64):
-                return
+            if sys.stdin in readable:
+                line = os.read(sys.stdin.fileno(), 64)
+                if not line:
+                    return
+                self._become(*map(float, line.split()))
             if self._listener in readable:
                 self._accept()
             for sock, pipe in reading.items():
@@ -157,6 +161,11 @@ class Relay:
             for pipe in self._pipes:
                 pipe.write(now)
             self._forget()
+
+    def _become(self, round_trip_ms: float, rate_mbit: float) -> None:
+        for link in (self._up, self._down):
+            link.delay = round_trip_ms / 2000
+            link.rate = rate_mbit * 1e6 / 8
 
     def _accept(self) -> None:
         near, _ = self._listener.accept()

@@ -87,15 +87,15 @@ def test_minutes_of_a_busy_link_do_not_take_their_own_queue_for_its_delay(rate: 
     bulk = bulk_on(link, 5)
     for _ in range(10):
         assert run(link, [bulk], 10) > 0.95 * rate
-        assert link.server.credit.target < 2.5 * rate * 0.05
-        assert link.server.liveness.min_rtt < 0.06
+        assert link.server.credit.target < 3 * rate * 0.05
+        assert link.server.liveness.min_rtt < 0.075
 
 
 def test_a_link_that_gets_longer_is_followed() -> None:
     link = Link(round_trip=0.02, rate=LINK, step=0.002, queue=MIB)
     bulk = bulk_on(link, 3)
     link.become(round_trip=0.2, rate=LINK)
-    run(link, [bulk], 25)
+    run(link, [bulk], 13)
     assert run(link, [bulk], 10) > 0.95 * LINK
 
 

@@ -92,7 +92,7 @@ class Handlers:
         try:
             await self._handler(stream)
             stream.close()
-            if stream._stalled():
+            if stream._core.stalled():
                 await stream.wait_closed()
             else:
                 self._driver.flush_before_wait()

@@ -120,24 +120,21 @@ class Stream(BaseStream["Session"]):
         limit = core.session.config.read_limit
         searched = 0
         while True:
-            unread = core.unread()
-            if unread - searched >= len(separator):
-                assert core.inbox is not None
-                at = core.inbox.find(separator, searched)
-                if at > limit:
-                    raise asyncio.LimitOverrunError(
-                        "Separator is found, but chunk is longer than limit", at
-                    )
-                if at >= 0:
-                    return self._take(at + len(separator))
-                searched = unread - len(separator) + 1
-                if searched > limit:
-                    raise asyncio.LimitOverrunError(
-                        "Separator is not found, and chunk exceed the limit", searched
-                    )
+            length, searched = core.find(separator, searched)
+            at = length - len(separator)
+            if at > limit:
+                raise asyncio.LimitOverrunError(
+                    "Separator is found, but chunk is longer than limit", at
+                )
+            if length >= 0:
+                return self._take(length)
+            if searched > limit:
+                raise asyncio.LimitOverrunError(
+                    "Separator is not found, and chunk exceed the limit", searched
+                )
             if core.eof_received:
-                raise asyncio.IncompleteReadError(self._take(unread), None)
-            await self._wait_for_more(unread + 1)
+                raise asyncio.IncompleteReadError(self._take(core.unread()), None)
+            await self._wait_for_more(core.unread() + 1)
 
     async def readline(self) -> bytes:
         r"""Read a line with its ``\n``, or what is left without one at the end.
@@ -280,15 +277,11 @@ class Stream(BaseStream["Session"]):
             return
         self.close()
         try:
-            if self._stalled():
+            if self._core.stalled():
                 await self.wait_closed()
         except asyncio.CancelledError as cancelled:
             self._fail(cancelled)
             raise
-
-    def _stalled(self) -> bool:
-        """Return whether the peer must grant credit before all is sent."""
-        return self._core.queued() > self._core.send_credit
 
     def _fail(self, exc: BaseException) -> None:
         """Reset the stream for an exception that left its block or its handler."""
@@ -323,8 +316,7 @@ class Stream(BaseStream["Session"]):
     async def _wait_for_more(self, wanted: int) -> None:
         """Wait for another byte, having paid for the ones that are here and `wanted`."""
         core = self._core
-        if core.state == CLOSED or core.closed_here or core.session.closed_here:
-            raise core.failure()
+        core.check_readable()
         if core.inbox is not None:
             core.claim(wanted)
         if core.state == IDLE:

@@ -4,18 +4,21 @@ Credit is sized by the smallest round trip of the last seconds. While a stream k
 busy, every round trip holds the queue that this very credit has built: were that taken for the
 link's, the credit would double each time that the last good measurement got too old. So every
 `INTERVAL` less credit is given than the link holds, for about two round trips, until a ping has
-found the way empty.
+found the way empty. What it measured is the link's round trip, be it shorter or longer than what
+was known.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from .credit import FLOOR, GAIN, CreditEstimator
-from .liveness import MINIMUM_WINDOW, Liveness
+from .credit import FLOOR, GAIN, SHORTEST_EPOCH, CreditEstimator
+from .liveness import Liveness
 
-# So that each window over which the minimum is taken has seen an empty way.
-INTERVAL: Final = MINIMUM_WINDOW
+INTERVAL: Final = 10.0
+# At the floor there is no queue worth emptying; but a round trip so much longer than the shortest
+# one may have become the link's own.
+LONGER: Final = 2.0
 
 
 class Drain:
@@ -35,7 +38,8 @@ class Drain:
         """Take the next step; called while data comes in, once `due` has come."""
         if not credit.draining:
             self.due = now + INTERVAL
-            if credit.target > FLOOR and liveness.supported:
+            longer = liveness.rtt > max(LONGER * liveness.min_rtt, SHORTEST_EPOCH)
+            if (credit.target > FLOOR or longer) and liveness.supported:
                 credit.draining = True
                 # By then all that the peer could send at the start has come.
                 self.due = now + max(liveness.rtt, GAIN * liveness.min_rtt)
@@ -43,5 +47,6 @@ class Drain:
             self._ping = liveness.request()
         elif liveness.answered >= self._ping or not liveness.supported:
             self._ping = 0
+            liveness.rebase(now)
             credit.draining = False
             self.due = now + INTERVAL

@@ -106,6 +106,12 @@ class Liveness:
             self.wanted = True
         return True
 
+    def rebase(self, now: float) -> None:
+        """Take the last round trip for the smallest one, whatever was measured before."""
+        self._last_bucket_min = inf
+        self._bucket_min = self.min_rtt = self.rtt
+        self._bucket_started = now
+
     def heard(self, now: float) -> None:
         """Note that bytes came in."""
         self._heard_at = now

@@ -157,6 +157,17 @@ class CoreStream:
             or self.session.state >= CLOSING
         )
 
+    def check_readable(self) -> None:
+        """Raise the error that waiting for more bytes would meet, if it would meet one.
+
+        Raises:
+            StreamClosed: this side has closed the stream.
+            StreamReset: the stream was reset.
+            SessionError: the session has ended, or this side has closed it.
+        """
+        if self.state == CLOSED or self.closed_here or self.session.closed_here:
+            raise self.failure()
+
     def find(self, separator: bytes, searched: int) -> tuple[int, int]:
         """Look for a separator in the unread bytes.
 
@@ -232,6 +243,10 @@ class CoreStream:
         """Return how many written bytes are still to be sent."""
         outbox = self.outbox
         return outbox.size if outbox is not None else 0
+
+    def stalled(self) -> bool:
+        """Return whether the peer must grant credit before all that is queued can be sent."""
+        return self.queued() > self.send_credit
 
     def check_writable(self) -> None:
         """Raise the error that a write would meet, if it would meet one.
