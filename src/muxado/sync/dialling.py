@@ -66,7 +66,8 @@ def connect(
             raise
         _or_close(secured, check_alpn, secured.selected_alpn_protocol())
         sock = secured
-    return client(sock, config=config)
+    session: Session = _or_close(sock, client, sock, config=config)
+    return session
 
 
 def _or_close(sock: socket.socket, step: Any, *args: Any, **kwds: Any) -> Any:

@@ -84,9 +84,18 @@ class Driver:
 
     def start(self, notify: Callable[[int], None]) -> None:
         """Start the I/O thread. `notify` is called, under the lock, with the core's events,
-        and with 0 when the socket is gone."""
+        and with 0 when the socket is gone.
+
+        Raises:
+            RuntimeError: no thread can be started; the socket is still the caller's.
+        """
         self._notify = notify
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._bell.close()
+            self._bell_rope.close()
+            raise
 
     # For the calls
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import queue
-import selectors
 import socket
 import ssl as ssl_module
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor
 from threading import Thread
@@ -17,9 +16,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..config import Config
-from ..endpoint import HANDSHAKE_TIMEOUT, MOST_PENDING, check_place, server_context
+from ..endpoint import check_place, server_context
 from ..errors import ErrorCode, SessionClosed, SessionError
-from .session import Session, server
+from .intake import Intake
+from .session import Session
 
 if TYPE_CHECKING:
     from typing import Self
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Listener", "Server", "listen", "serve"]
 
 logger: logging.Logger = logging.getLogger("muxado")
-
-PAUSE = 0.1  # seconds, after a failure to accept a connection
 
 
 class Listener:
@@ -38,37 +36,20 @@ class Listener:
     until it is closed. The sessions are the caller's, and outlive it.
     """
 
-    def __init__(
-        self,
-        sockets: list[socket.socket],
-        context: ssl_module.SSLContext | None,
-        config: Config | None,
-    ) -> None:
+    def __init__(self, intake: Intake) -> None:
         """Not for users."""
-        self._sockets = sockets
-        self._context = context
-        self._config = config
-        self._closed = threading.Event()
-        self._lock = threading.Lock()  # no session comes in while it closes
-        self._addresses = [sock.getsockname() for sock in sockets]
-        self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
-        # Connections in their handshake, or waiting for accept().
-        self._slots = threading.Semaphore(MOST_PENDING)
-        self._bell, self._bell_rope = socket.socketpair()
-        for sock in sockets:
-            sock.setblocking(False)
-        self._thread = Thread(target=self._listen, name="muxado listener", daemon=True)
-        self._thread.start()
+        self._intake = intake
+        self._addresses = [sock.getsockname() for sock in intake.sockets]
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening sockets, () once closed."""
-        return () if self._closed.is_set() else tuple(self._sockets)
+        return () if self._intake.closed.is_set() else tuple(self._intake.sockets)
 
     @property
     def addresses(self) -> list[Any]:
         """The addresses that are listened on, as `getsockname()` gives them."""
-        return [] if self._closed.is_set() else list(self._addresses)
+        return [] if self._intake.closed.is_set() else list(self._addresses)
 
     def accept(self, timeout: float | None = None) -> Session:
         """Wait for the next session, its handshake done.
@@ -77,16 +58,9 @@ class Listener:
             TimeoutError: none came within `timeout` seconds.
             SessionClosed: the listener is closed.
         """
-        if self._closed.is_set():
-            raise SessionClosed("the listener is closed")
-        try:
-            session = self._sessions.get(timeout=timeout)
-        except queue.Empty:
-            raise TimeoutError("timed out") from None
+        session = None if self._intake.closed.is_set() else self._intake.next(timeout)
         if session is None:
-            self._sessions.put(None)  # for the others who wait
             raise SessionClosed("the listener is closed")
-        self._slots.release()
         return session
 
     def __iter__(self) -> Self:
@@ -100,17 +74,8 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening; sessions that nobody has accepted are aborted. Harmless if repeated."""
-        with self._lock:
-            if self._closed.is_set():
-                return
-            self._closed.set()
-        self._bell_rope.send(b"\0")
-        self._slots.release()  # the thread may wait for one
-        self._thread.join()
-        with contextlib.suppress(queue.Empty):
-            while (session := self._sessions.get_nowait()) is not None:
-                session.abort()
-        self._sessions.put(None)
+        self._intake.close()
+        self._intake.join()
 
     def __enter__(self) -> Self:
         return self
@@ -123,47 +88,14 @@ class Listener:
     ) -> None:
         self.close()
 
-    def _listen(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            for sock in (self._bell, *self._sockets):
-                selector.register(sock, selectors.EVENT_READ)
-            while not self._closed.is_set():
-                for key, _ in selector.select():
-                    assert isinstance(key.fileobj, socket.socket)
-                    if key.fileobj is not self._bell:
-                        self._take(key.fileobj)
-        for sock in (self._bell, self._bell_rope, *self._sockets):
-            sock.close()
-
-    def _take(self, listening: socket.socket) -> None:
-        self._slots.acquire()
-        try:
-            sock, peer = listening.accept()
-        except OSError as exc:
-            self._slots.release()
-            if not isinstance(exc, (BlockingIOError, ConnectionAbortedError)):
-                logger.warning("accepting a connection failed: %s", exc)
-                self._closed.wait(PAUSE)  # out of descriptors, say: others may free some
+    def __del__(self) -> None:
+        if self._intake.closed.is_set() or sys.is_finalizing():
             return
-        name = "muxado handshake"
-        Thread(target=self._greet, args=(sock, peer), name=name, daemon=True).start()
-
-    def _greet(self, sock: socket.socket, peer: Any) -> None:
         try:
-            sock.settimeout(HANDSHAKE_TIMEOUT)
-            if self._context is not None:
-                sock = self._context.wrap_socket(sock, server_side=True)
-            session = server(sock, config=self._config)
-        except OSError as exc:  # ssl.SSLError and TimeoutError too
-            logger.info("handshake with %s failed: %r", peer, exc)
-            sock.close()
-            self._slots.release()
-            return
-        with self._lock:
-            if not self._closed.is_set():
-                self._sessions.put(session)
-                return
-        session.abort()
+            message = f"unclosed listener {self!r}"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+        finally:
+            self._intake.close()
 
 
 class Server:
@@ -364,4 +296,4 @@ def listen(
         )
     else:
         sock.listen(backlog)
-    return Listener([sock], context, config)
+    return Listener(Intake([sock], context, config))
