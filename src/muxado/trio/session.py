@@ -13,7 +13,6 @@ import trio
 from ..config import Config
 from ..core import CoreSession
 from ..core.life import DRAINED
-from ..core.states import CLOSING
 from ..errors import ErrorCode, MuxadoError, SessionError
 from ..shell import BaseSession, ConnectionInfo
 from .driver import Driver
@@ -162,9 +161,7 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
             number = core.ping()
             self._driver.settle()
             await trio.lowlevel.checkpoint()
-            while core.liveness.answered < number:
-                if core.state >= CLOSING:
-                    raise core.failure()
+            while not core.pong(number):
                 await self._change()
         except SessionError as exc:
             raise self._trio_error(exc) from exc

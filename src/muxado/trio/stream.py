@@ -86,7 +86,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
             while core.unread() < n:
                 if core.eof_received:
                     raise EOFError(f"the stream ended after {core.unread()} of {n} bytes")
-                self._check_alive()
+                core.check_readable()
                 core.claim(n)
                 await self._wait_readable()
             data = core.read(n)
@@ -119,7 +119,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
                     return data
                 if core.eof_received:
                     raise EOFError(f"the stream ended after {core.unread()} bytes, without it")
-                self._check_alive()
+                core.check_readable()
                 core.claim(core.unread())
                 await self._wait_readable()
 
@@ -133,11 +133,6 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
                 yield
         finally:
             self._reading = False
-
-    def _check_alive(self) -> None:
-        core = self._core
-        if core.state == CLOSED or core.closed_here or core.session.closed_here:
-            raise core.failure()
 
     async def _wait_readable(self) -> None:
         core = self._core
@@ -220,16 +215,12 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         self._driver.settle()
         try:
             await trio.lowlevel.checkpoint()
-            while self._waits_for_credit():
+            while core.stalled():
                 await self._wait_end()
         except trio.Cancelled:
-            if self._waits_for_credit():
+            if core.stalled():
                 self.reset()
             raise
-
-    def _waits_for_credit(self) -> bool:
-        core = self._core
-        return not core.finished() and core.queued() > core.send_credit
 
     async def __aexit__(
         self,
