@@ -11,10 +11,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from muxado import sync
+from muxado import ErrorCode, sync
 from muxado.sync import intake
 from tests.asyncio.certificates import Tls
 
+from .conftest import Ends
 from .helpers import PATIENCE
 
 HOST = "127.0.0.1"
@@ -41,9 +42,9 @@ def test_a_listener_outlives_it(one_slot: None, caplog: pytest.LogCaptureFixture
         with no_threads(), socket.create_connection(listener.addresses[0]) as sock:
             sock.settimeout(PATIENCE)
             assert sock.recv(1) == b""
-        assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
         with sync.connect(*listener.addresses[0]), listener.accept(PATIENCE):
             pass
+        assert [entry.levelno for entry in caplog.records] == [logging.WARNING]
 
 
 def test_a_listener_outlives_it_after_the_handshake(one_slot: None, tls: Tls) -> None:
@@ -73,3 +74,11 @@ def test_dialling_leaves_nothing_open() -> None:
         with peer:
             peer.settimeout(PATIENCE)
             assert peer.recv(1) == b""
+
+
+def test_a_stream_becomes_no_socket(ends: Ends) -> None:
+    client, server = ends
+    with client.open(eager=True) as near, server.accept(PATIENCE) as far:
+        with no_threads(), pytest.raises(OSError, match="thread"):
+            far.to_socket()
+        assert near.wait_reset(PATIENCE) == ErrorCode.INTERNAL_ERROR

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import muxado
-from muxado import ErrorCode
+from muxado import ErrorCode, sync
 
 from .conftest import Ends
 from .helpers import PATIENCE, background, echo, opened, receive_all
@@ -248,6 +248,18 @@ def test_a_bridge_whose_socket_is_dropped_resets_or_closes(ends: Ends) -> None:
         assert far.wait_reset(PATIENCE) is None
 
 
+def test_a_bridge_whose_socket_is_dropped_waits_for_no_silent_peer(ends: Ends) -> None:
+    client, _ = ends
+    before = set(threading.enumerate())
+    with opened(*ends) as (near, far):
+        near.to_socket().close()
+        for thread in set(threading.enumerate()) - before:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        assert receive_all(far) == b""
+        assert client.stats().streams == 0
+
+
 # Threads
 
 
@@ -302,6 +314,19 @@ def test_close_wakes_whoever_waits(ends: Ends) -> None:
                     call.result(PATIENCE)
             near.reset()
             assert waiting.result(PATIENCE) == ErrorCode.STREAM_CANCELLED
+
+
+@pytest.mark.parametrize("flags", [0, socket.MSG_WAITALL])
+def test_the_sessions_close_wakes_a_reader(flags: int) -> None:
+    near, silent = socket.socketpair()
+    with silent, sync.client(near) as client, client.open(eager=True) as stream:
+        with background(stream.recv, 10, flags) as receiving:
+            while stream._core.read_waiter is None:
+                client.stats()
+            client.close()
+            with pytest.raises(muxado.SessionClosed):
+                receiving.result(PATIENCE / 10)
+        client.abort()
 
 
 def test_an_interrupted_read_leaves_the_stream_readable(ends: Ends) -> None:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import select
 import socket
+import sys
 import threading
 from typing import TYPE_CHECKING
+
+from ..errors import ErrorCode, StreamClosed
 
 if TYPE_CHECKING:
     from .stream import Stream
@@ -24,6 +29,8 @@ def bridge(stream: Stream) -> socket.socket:
             while data := inside.recv(COPY_SIZE):
                 stream.sendall(data)
             stream.write_eof()
+            if _hung_up(inside):
+                stream.close()  # nobody is left to read what the peer may still say
         except OSError:
             stream.reset()
         finally:
@@ -34,6 +41,8 @@ def bridge(stream: Stream) -> socket.socket:
             while data := stream.recv(COPY_SIZE):
                 inside.sendall(data)
             inside.shutdown(socket.SHUT_WR)
+        except StreamClosed:
+            pass  # by to_stream, in order
         except OSError:
             stream.reset()
             with contextlib.suppress(OSError):
@@ -43,7 +52,34 @@ def bridge(stream: Stream) -> socket.socket:
             inside.close()
             stream.close()
 
-    for copy in (to_stream, to_socket):
-        name = f"muxado stream {stream.id} {copy.__name__}"
-        threading.Thread(target=copy, name=name, daemon=True).start()
+    threads = [
+        threading.Thread(
+            target=copy, name=f"muxado stream {stream.id} {copy.__name__}", daemon=True
+        )
+        for copy in (to_socket, to_stream)
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError as exc:
+        stream.reset(ErrorCode.INTERNAL_ERROR)
+        outside.close()
+        done.release()  # instead of to_stream
+        if threads[0].ident is None:
+            inside.close()
+        raise OSError(errno.EAGAIN, f"no thread for the socket: {exc}") from exc
     return outside
+
+
+def _hung_up(sock: socket.socket) -> bool:
+    """Wait, after the end of its input, until the other end is closed or both directions are.
+
+    Returns:
+        whether that can be told apart from a half-close here: on Linux.
+    """
+    if sys.platform != "linux":
+        return False
+    poll = select.poll()
+    poll.register(sock, 0)  # POLLHUP is always reported
+    poll.poll()
+    return True

@@ -122,7 +122,7 @@ class Stream(BaseStream["Session"]):
         deadline = self._deadline()
         with driver.lock:
             while core.unread() < count and not core.eof_received and not self._input_shut:
-                if core.state == CLOSED or core.closed_here:
+                if core.state == CLOSED or core.closed_here or core.session.closed_here:
                     break
                 core.claim(count)
                 self._wait_readable(deadline)
@@ -425,8 +425,12 @@ class Stream(BaseStream["Session"]):
         """Give the stream away for a real socket that carries its bytes.
 
         For libraries that insist on a file descriptor. Two daemon threads copy between them;
-        half-closes pass both ways, and a reset becomes the socket's end. The stream itself
-        must not be used any more.
+        half-closes pass both ways, and a reset becomes the socket's end. Closing the socket
+        closes the stream (on systems other than Linux, once the peer has ended it too, or says
+        more). The stream itself must not be used any more.
+
+        Raises:
+            OSError: no thread can be started; the stream was reset.
         """
         return bridge(self)
 
