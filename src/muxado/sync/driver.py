@@ -54,7 +54,8 @@ class Driver:
         sock: the socket.
         family: its address family.
         listener: the session as a listening socket, if somebody has asked for that.
-        lost: True once the socket is gone.
+        lost: True once the socket is of no more use.
+        gone: True once it is closed too.
     """
 
     def __init__(self, core: CoreSession, sock: socket.socket) -> None:
@@ -64,6 +65,7 @@ class Driver:
         self._lock = threading.RLock()  # never taken twice; but it knows who holds it
         self.listener: StreamListener | None = None
         self.lost: bool = False
+        self.gone: bool = False
         self._notify: Callable[[int], None] = _ignore
         self._unsent = memoryview(b"")
         self._output_ended = False
@@ -84,7 +86,7 @@ class Driver:
 
     def start(self, notify: Callable[[int], None]) -> None:
         """Start the I/O thread. `notify` is called, under the lock, with the core's events,
-        and with 0 when the socket is gone.
+        and with 0 once the socket is closed.
 
         Raises:
             RuntimeError: no thread can be started; the socket is still the caller's.
@@ -95,6 +97,7 @@ class Driver:
         except RuntimeError:
             self._bell.close()
             self._bell_rope.close()
+            self.lost = self.gone = True
             raise
 
     # For the calls
@@ -250,7 +253,6 @@ class Driver:
         self.lost = True
         self.core.connection_lost(exc, monotonic())
         self._wake()
-        self._notify(0)
         if not self._in_thread():
             self._ring()
 
@@ -258,6 +260,7 @@ class Driver:
 
     def _run(self) -> None:
         _io_threads.add(threading.get_ident())
+        failure: BaseException | None = None
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._bell, selectors.EVENT_READ)
@@ -279,12 +282,16 @@ class Driver:
                     events = selector.select(None if timeout == inf else timeout)
                     with self._lock:
                         self._turn({key.fileobj for key, _ in events})
+        except BaseException as exc:
+            failure = exc  # a fault of ours, or of a socket's of the user's making
+            raise
         finally:
             with self._lock:
-                self._lose(None)
-            self.sock.close()
-            self._bell.close()
-            self._bell_rope.close()
+                self._lose(failure)
+            self._close_sockets()
+            with self._lock:
+                self.gone = True
+                self._notify(0)
             _io_threads.discard(threading.get_ident())
 
     def _let_accept(self) -> None:
@@ -343,11 +350,14 @@ class Driver:
         """Return whether the socket has decrypted bytes already, which no selector sees."""
         return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
 
-    def forget_in_child(self) -> None:
-        """Leave the session to the parent process, after a fork."""
-        self.lost = True
+    def _close_sockets(self) -> None:
         for sock in (self.sock, self._bell, self._bell_rope):
             sock.close()
+
+    def forget_in_child(self) -> None:
+        """Leave the session to the parent process, after a fork."""
+        self.lost = self.gone = True
+        self._close_sockets()
         if self.listener is not None:  # or the child's accept() eats the parent's byte
             self.listener.close_descriptor()
         core = self.core

@@ -212,14 +212,14 @@ class Session(BaseSession[Stream]):
         self.wait_closed()
 
     def wait_closed(self, timeout: float | None = None) -> None:
-        """Wait until the session has ended and its connection is gone.
+        """Wait until the session has ended and its socket is closed.
 
         Raises:
             TimeoutError: that took longer than `timeout` seconds.
         """
         deadline = None if timeout is None else monotonic() + timeout
         with self._driver.lock:
-            while not self._driver.lost:
+            while not self._driver.gone:
                 self._wait(deadline)
 
     def __enter__(self) -> Self:
