@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from io import BytesIO
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import aiohttp
@@ -79,7 +80,9 @@ async def by_httpx(session: Session) -> AsyncIterator[Ask]:
 @asynccontextmanager
 async def by_aiohttp(session: Session) -> AsyncIterator[Ask]:
     async def ask(path: str, body: bytes | None = None, *, chunked: bool = False) -> Answer:
-        data = async_pieces(body) if body is not None and chunked else body
+        data: Any = None
+        if body is not None:
+            data = async_pieces(body) if chunked else BytesIO(body)  # large bytes draw a warning
         method = "GET" if body is None else "POST"
         async with http.request(method, URL + path, data=data) as response:
             headers = {name.lower(): value for name, value in response.headers.items()}

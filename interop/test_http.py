@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,6 +37,16 @@ SIZES = sorted(
     }
 )
 AT_ONCE = 500
+LARGE = 8 * MIB - 1
+
+
+async def all_open(session: Session | muxado.sync.Session) -> None:
+    """Wait until so many streams are open at once."""
+    while session.stats().streams < AT_ONCE:
+        if isinstance(session, Session):
+            await session.ping()
+        else:
+            await asyncio.to_thread(session.ping)
 
 
 async def post(ask: Ask, size: int, *, chunked: bool = False) -> None:
@@ -69,20 +80,28 @@ async def post_all(ask: Ask, sizes: list[int], at_once: int, *, chunked: bool = 
 
 
 class Calling(NamedTuple):
-    """A client of Python's, and the session that carries it."""
+    """A client of Python's, the session that carries it, and the server."""
 
     ask: Ask
     session: Session | muxado.sync.Session
+    go: GoPeer
 
 
 @pytest.fixture(params=CLIENTS)
-async def calling(
+async def unheard(
     request: pytest.FixtureRequest, meeting: Meeting, way: Way
 ) -> AsyncIterator[Calling]:
+    """While the server doesn't serve yet."""
     meet = meeting.meet_in_threads if request.param in http_clients.THREADED else meeting.meet
-    session, _ = await meet(way, "http", backlog=AT_ONCE)
+    session, go = await meet(way, "none", backlog=AT_ONCE)
     async with CLIENTS[request.param](session) as ask:
-        yield Calling(ask, session)
+        yield Calling(ask, session, go)
+
+
+@pytest.fixture
+async def calling(unheard: Calling) -> Calling:
+    await unheard.go.call("http-serve")
+    return unheard
 
 
 async def test_gos_server_takes_every_kind_of_size(calling: Calling) -> None:
@@ -93,14 +112,23 @@ async def test_gos_server_takes_every_kind_of_size(calling: Calling) -> None:
     assert calling.session.stats().streams_opened == 1  # kept alive
 
 
-async def test_gos_server_takes_500_at_once(calling: Calling) -> None:
+async def test_gos_server_takes_large_bodies(calling: Calling) -> None:
+    await get(calling.ask, LARGE)
+    await post(calling.ask, LARGE)
+
+
+async def test_gos_server_takes_500_at_once(unheard: Calling) -> None:
+    ask, session, go = unheard
     rng = random.Random(1)
     sizes = [random_size(rng, 100 * KIB) for _ in range(AT_ONCE)]
     half = AT_ONCE // 2
-    await asyncio.gather(
-        *[post(calling.ask, size) for size in sizes[:half]],
-        *[get(calling.ask, size) for size in sizes[half:]],
-    )
+    async with asyncio.TaskGroup() as group:
+        for size in sizes[:half]:
+            group.create_task(post(ask, size))
+        for size in sizes[half:]:
+            group.create_task(get(ask, size))
+        await all_open(session)
+        await go.call("http-serve")
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
@@ -163,20 +191,24 @@ async def test_gos_server_outlives_clients_that_leave(meeting: Meeting, way: Way
 
 
 class Serving(NamedTuple):
-    """A server of Python's for Go, and the session that carries it."""
+    """A server of Python's for Go, which serves in a block of `serve()`, and its session."""
 
     go: GoPeer
     session: Session | muxado.sync.Session
+    serve: Callable[[], AbstractAsyncContextManager[None]]
 
 
 @pytest.fixture(params=SERVERS)
-async def serving(
-    request: pytest.FixtureRequest, meeting: Meeting, way: Way
-) -> AsyncIterator[Serving]:
+async def about_to_serve(request: pytest.FixtureRequest, meeting: Meeting, way: Way) -> Serving:
     meet = meeting.meet_in_threads if request.param in http_servers.THREADED else meeting.meet
     session, go = await meet(way)
-    async with SERVERS[request.param](session):
-        yield Serving(go, session)
+    return Serving(go, session, partial(SERVERS[request.param], session))
+
+
+@pytest.fixture
+async def serving(about_to_serve: Serving) -> AsyncIterator[Serving]:
+    async with about_to_serve.serve():
+        yield about_to_serve
 
 
 async def asks(go: GoPeer, expected: int, **fields: Any) -> int:
@@ -189,7 +221,7 @@ async def asks(go: GoPeer, expected: int, **fields: Any) -> int:
 
 @pytest.mark.parametrize("keepalive", [False, True], ids=["close", "keepalive"])
 async def test_gos_client_gets_every_kind_of_size(serving: Serving, keepalive: bool) -> None:
-    go, session = serving
+    go, session, _ = serving
     ask = partial(asks, go, len(KINDS), sizes=KINDS, keepalive=keepalive, concurrency=1)
     assert await ask(get=True) == 0
     assert await ask() == 0
@@ -198,9 +230,17 @@ async def test_gos_client_gets_every_kind_of_size(serving: Serving, keepalive: b
     assert session.stats().streams_accepted == (3 if keepalive else 3 * len(KINDS))
 
 
-async def test_gos_client_makes_500_requests_at_once(serving: Serving) -> None:
-    go, _ = serving
-    assert await asks(go, AT_ONCE, count=AT_ONCE, max=100 * KIB) == 0
+async def test_gos_client_gets_large_bodies(serving: Serving) -> None:
+    assert await asks(serving.go, 1, sizes=[LARGE], get=True) == 0
+    assert await asks(serving.go, 1, sizes=[LARGE]) == 0
+
+
+async def test_gos_client_makes_500_requests_at_once(about_to_serve: Serving) -> None:
+    go, session, serve = about_to_serve
+    async with running(asks(go, AT_ONCE, count=AT_ONCE, max=100 * KIB)) as asking:
+        await all_open(session)
+        async with serve():
+            assert await asking == 0
 
 
 @pytest.mark.parametrize(

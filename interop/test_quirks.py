@@ -5,12 +5,10 @@ heartbeats. A test named `..._by_hand` plays our end with frames that our librar
 it shows what the library avoids, and tells us if a new release of Go behaves otherwise.
 """
 
-# Without a test here, because the other end can't see them, or can't bring them about:
+# Without a test, because the other end can't see them, or can't bring them about:
 #
 # | no. | what                                     | why there is none                         |
 # | --- | ---------------------------------------- | ----------------------------------------- |
-# | 29  | Heartbeat.AcceptStream does not filter   | it is about which of Go's accept calls an |
-# |     |                                          | application uses; the wire is the same    |
 # | 30  | two transport writes per frame           | on a byte stream only shorter segments    |
 # | 32  | concurrent first writers lose their SYN  | found by reading, never reproduced        |
 #
@@ -26,7 +24,7 @@ from muxado import ErrorCode, StreamReset
 
 from .gopeer import GoError
 from .helpers import KIB, WINDOW, data_of, exchange, sha256, until
-from .meeting import PLAIN_CLIENT, PLAIN_SERVER, Meeting, Way
+from .meeting import Meeting, Way
 from .raw import DATA, FIN, SYN, credit, data
 from .test_session import hold
 
@@ -318,7 +316,6 @@ async def test_quirk_25_we_never_answer_before_the_syn(meeting: Meeting, way: Wa
 # 31: streams are only forgotten after FIN both ways, or Close
 
 
-@pytest.mark.parametrize("way", [PLAIN_CLIENT, PLAIN_SERVER], ids=str)
 async def test_quirk_31_go_keeps_what_nobody_closes(meeting: Meeting, way: Way) -> None:
     session, go = await meeting.meet(way, "hold")
     for _ in range(5):

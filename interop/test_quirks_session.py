@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -16,7 +17,7 @@ from muxado import (
     StreamsExhausted,
 )
 
-from .gopeer import GoError
+from .gopeer import GoError, GoPeer
 from .helpers import (
     MIB,
     WINDOW,
@@ -29,7 +30,7 @@ from .helpers import (
     sha256,
     until,
 )
-from .meeting import PLAIN_CLIENT, USUAL_WAYS, Meeting, Way
+from .meeting import USUAL_WAYS, Meeting, Way
 from .raw import FIN, SYN, data, frame, go_away
 from .relay import Relay
 from .test_session import hold
@@ -94,6 +95,17 @@ async def test_quirk_02_our_debug_text_is_short(meeting: Meeting, way: Way, rele
     end = (await go.call("wait"))["end"]
     assert end["debug"].startswith("x" * 128)
     assert end["debug_len"] == 128 + (8 if release == "v2.0.1" else 0)
+
+
+@pytest.mark.parametrize("beyond", [0, 8])
+async def test_quirk_02_by_hand(meeting: Meeting, release: str, beyond: int) -> None:
+    """What is beyond a mebibyte of debug text is read as frames."""
+    raw, go = await meeting.meet_by_hand("hold", release=release)
+    text = bytes(MIB) + data(5, b"", SYN)
+    raw.send(go_away(0, 0, text[: MIB + beyond]), data(3, b"", SYN))
+    await go.event("held", stream=3)
+    await raw.ping()
+    assert go.seen("held", stream=5) == (1 if beyond else 0)
 
 
 # 8: the last id can be lower than what was accepted
@@ -295,10 +307,26 @@ async def test_quirk_17_shutdown_waits_for_gos_fin(meeting: Meeting, way: Way) -
 # 18 and 20: what is lost when Go ends
 
 
-@pytest.mark.parametrize("how", ["killed", "closed"])
-async def test_quirk_18_and_20_a_cut_stream_is_no_clean_end(
-    meeting: Meeting, way: Way, how: str
+async def test_quirk_18_a_frame_cut_off_is_no_clean_end(meeting: Meeting, way: Way) -> None:
+    async def end(go: GoPeer) -> None:
+        go.kill()
+
+    await check_cut_off(meeting, way, end)
+
+
+async def test_quirk_20_writes_that_go_loses_at_its_close_are_no_clean_end(
+    meeting: Meeting, way: Way
 ) -> None:
+    async def end(go: GoPeer) -> None:
+        await go.call("close-session")
+
+    await check_cut_off(meeting, way, end)
+
+
+async def check_cut_off(
+    meeting: Meeting, way: Way, end: Callable[[GoPeer], Awaitable[None]]
+) -> None:
+    """Have Go end in the middle of what it writes, with our own data on the way to it."""
     config = Config(initial_window=4 * MIB)
     for _ in range(5):
         session, go = await meeting.meet(way, config=config, window=4 * MIB)
@@ -309,10 +337,7 @@ async def test_quirk_18_and_20_a_cut_stream_is_no_clean_end(
         ours = session.open()
         await ours.write(data_of(8 * MIB))
         assert len(await stream.readexactly(MIB)) == MIB
-        if how == "killed":
-            go.kill()
-        else:
-            await go.call("close-session")
+        await end(go)
         with pytest.raises(SessionError):
             await digest(stream)
         async with asyncio.timeout(session.config.close_timeout):
@@ -353,26 +378,26 @@ async def test_quirk_21_we_read_while_we_cannot_write(meeting: Meeting, way: Way
 # 24: a write that timed out is overwritten by the next
 
 
-@pytest.mark.parametrize("way", [PLAIN_CLIENT], ids=str)
 async def test_quirk_24_the_wrong_bytes_hurt_one_stream_only(meeting: Meeting, way: Way) -> None:
     """With its transport stuck, Go forgets a frame with the SYN and sends another one twice."""
     window = 16 * MIB
     async with Relay(capacity=MIB) as relay:
         config = Config(initial_window=window, max_window=window)
         session, go = await meeting.meet(way, config=config, window=window, relay=relay)
+        to_us = relay.to_dialler if way.we_dial else relay.to_dialled
         bulk = (await go.call("open"))["handle"]
         odd = (await go.call("open"))["handle"]
-        relay.to_dialler.hold()
+        to_us.hold()
         wanted = await go.call("digest", n=window, seed=1)
         await go.call("write", handle=bulk, n=window, seed=1, background=True)
-        await relay.to_dialler.full()
+        await to_us.full()
         await go.call("write-deadline", handle=odd, ms=50)
         with pytest.raises(GoError) as caught:
             await go.call("write", handle=odd, data="aaaaaaaa")
         assert caught.value.reply.get("timeout") or caught.value.code == ErrorCode.WRITE_TIMEOUT
         await go.call("write-deadline", handle=odd, ms=0)
         await go.call("write", handle=odd, data="bbbbbbbb", background=True)
-        relay.to_dialler.release()
+        to_us.release()
         async with await session.accept() as stream, running(digest(stream)) as reading:
             await go.event("done", cmd="write", n=4)
             await go.event("done", cmd="write", n=window)

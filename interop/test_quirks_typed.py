@@ -112,7 +112,7 @@ async def test_quirk_13_by_hand(meeting: Meeting) -> None:
     assert (await go.event("held", stream=5))["type"] == KIND
 
 
-# 26 to 28: Go's heartbeat, with a peer that is not what it expects. Our session is an untyped
+# 26 to 29: Go's heartbeat, with a peer that is not what it expects. Our session is an untyped
 # one here, so that the test itself is what answers, or doesn't.
 
 
@@ -201,3 +201,23 @@ async def test_quirk_28_we_end_when_the_requester_does(meeting: Meeting, way: Wa
     assert (await go.call("read", handle=handle))["eof"]
     assert (await go.call("stats"))["table"] == 0
     await exchange(session, b"all is well")
+
+
+# 29: Heartbeat.AcceptStream does not filter
+
+
+async def test_quirk_29_a_heartbeat_that_gos_application_is_given(
+    meeting: Meeting, way: Way
+) -> None:
+    session, go = await meeting.meet(
+        way, "hold", heartbeat=True, heartbeat_interval="1h", accept_stream=True
+    )
+    async with session.open() as stream:
+        await stream.write(HEARTBEAT + b"beat")
+        held = await go.event("held", stream=stream.id)
+        assert held["type"] == int.from_bytes(HEARTBEAT, "big")
+        reply = await go.call("read", handle=held["handle"], n=4, show=True)
+        assert bytes.fromhex(reply["data"]) == b"beat"
+        async with running(stream.read(1)) as echo:
+            await session.ping()
+            assert not echo.done()  # whoever beats learns nothing from that about the peer

@@ -37,6 +37,7 @@ type options struct {
 	alpn                      string
 	window, backlog, nextID   uint
 	typed, heartbeat          bool
+	acceptStream              bool
 	interval, tolerance       time.Duration
 	behaviour                 behaviour
 	report                    string
@@ -78,6 +79,7 @@ func parseOptions(args []string) (*options, error) {
 	fs.UintVar(&o.nextID, "next-id", 0, "`id` of the first stream opened here, to get near the end of the ids (0: muxado's default)")
 	fs.BoolVar(&o.typed, "typed", false, "wrap the session in NewTypedStreamSession")
 	fs.BoolVar(&o.heartbeat, "heartbeat", false, "wrap the session in NewHeartbeat and start it; implies -typed")
+	fs.BoolVar(&o.acceptStream, "accept-stream", false, "accept by the wrapper's AcceptStream, which hands out heartbeat streams; needs -heartbeat")
 	fs.DurationVar(&o.interval, "heartbeat-interval", 10*time.Second, "heartbeat interval")
 	fs.DurationVar(&o.tolerance, "heartbeat-tolerance", 15*time.Second, "heartbeat tolerance")
 	fs.StringVar(&o.behaviourText, "behaviour", "none", "what to do with accepted streams: "+behaviourSyntax)
@@ -106,6 +108,8 @@ func parseOptions(args []string) (*options, error) {
 		return nil, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	case o.role != "client" && o.role != "server":
 		return nil, fmt.Errorf("-role must be client or server, not %q", o.role)
+	case o.acceptStream && !o.heartbeat:
+		return nil, errors.New("-accept-stream needs -heartbeat")
 	case (o.listen == "") == (o.dial == ""):
 		return nil, errors.New("give either -listen or -dial")
 	case o.tls && o.listen != "" && (o.cert == "" || o.key == ""):

@@ -152,9 +152,19 @@ func (p *peer) accept() (muxado.Stream, *uint32, error) {
 		str, err := p.raw.AcceptStream()
 		return str, nil, err
 	}
-	// Not AcceptStream: the heartbeat wrapper answers beats only in
-	// AcceptTypedStream and Accept.
-	str, err := p.typed.AcceptTypedStream()
+	// The heartbeat wrapper answers beats only in AcceptTypedStream and Accept;
+	// AcceptStream hands their streams out.
+	accept := p.typed.AcceptTypedStream
+	if p.opts.acceptStream {
+		accept = func() (muxado.TypedStream, error) {
+			str, err := p.beats.AcceptStream()
+			if err != nil {
+				return nil, err
+			}
+			return str.(muxado.TypedStream), nil
+		}
+	}
+	str, err := accept()
 	if err != nil {
 		return nil, nil, err
 	}

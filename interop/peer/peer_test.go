@@ -392,6 +392,11 @@ func TestTypedHeartbeat(t *testing.T) {
 		equal(t, p.must("beat", nil), "answered", true)
 	}
 	// Nobody accepts: nobody answers beats.
+	// Nor with the wrapper's AcceptStream, which hands the heartbeat's stream out.
+	a, b = pair(t, "client", []string{"-heartbeat", "-heartbeat-interval", "20ms", "-heartbeat-tolerance", "50ms"}, nil, []string{"-accept-stream", "-behaviour", "hold"})
+	equal(t, a.event("heartbeat"), "timed_out", true)
+	equal(t, b.event("held"), "type", 0xFFFFFFFF)
+
 	a, _ = pair(t, "client", nil, []string{"-heartbeat", "-heartbeat-interval", "20ms", "-heartbeat-tolerance", "50ms"}, []string{"-typed"})
 	equal(t, a.event("heartbeat"), "timed_out", true)
 }

@@ -27,7 +27,7 @@ LIMITS: dict[str, int] = {
 
 # What is held for each of a thing, in bytes, with room for allocators and debug builds.
 PER_STREAM = 1000
-PER_ANSWER = 100
+PER_ANSWER = 150  # with the frame that is made of it
 PER_MUTED = 100
 SLACK = 32 * 1024  # dicts and deques that have grown, the estimator, numbers
 
@@ -44,7 +44,7 @@ SLEEPS, ACCEPTS, READS, ANSWERS_BACK = range(4)
 
 @dataclass(frozen=True, kw_only=True)
 class Flood:
-    """One kind of flood, against a server.
+    """One kind of flood, with the ids of a server's peer.
 
     Attributes:
         burst: the bytes of the n-th burst.
@@ -99,6 +99,13 @@ def turns(*frames: Callable[[int], bytes]) -> Callable[[int], bytes]:
         return b"".join(map(frames[number % len(frames)], ids(number // len(frames))))
 
     return burst
+
+
+def longest(flags: int, stream_id: int) -> Callable[[int], bytes]:
+    """Return the bursts that are together the longest DATA frame there is."""
+    wire = header(0xFFFFFF, 1, flags, stream_id) + bytes(0xFFFFFF)
+    part = len(wire) // BURSTS + 1
+    return lambda number: wire[number * part : (number + 1) * part]
 
 
 def falling(number: int) -> bytes:
@@ -163,7 +170,8 @@ FLOODS: dict[str, Flood] = {
             data(i, bytes(WINDOW // 2), syn=True) if n % 2 == 0 else rst(i, 6)
             for i in ids(n // 2)[:50]
         ),
-        bound=50 * PER_STREAM + SLACK,
+        # The application reads when the whole of a burst has come.
+        bound=50 * (PER_STREAM + WINDOW // 2) + SLACK,
         app=READS,
     ),
     # Data
@@ -188,6 +196,9 @@ FLOODS: dict[str, Flood] = {
         bound=WINDOW * 5 // 4 + SLACK,
         app=ACCEPTS,
     ),
+    "16 MiB over the window": Flood(burst=longest(0, VICTIM), bound=SLACK, app=ACCEPTS),
+    "16 MiB over the window, on a new stream": Flood(burst=longest(2, 3), bound=SLACK, app=ACCEPTS),
+    "16 MiB for an unknown stream": Flood(burst=longest(0, 7), bound=SLACK),
     "empty DATA": Flood(burst=same(data(VICTIM)), bound=SLACK, app=ACCEPTS),
     "pings": Flood(burst=same(PING), bound=SLACK),
     # Ends, credit and the rest

@@ -10,28 +10,32 @@ from muxado.errors import MuxadoError
 from muxado.wire.codec import READ_SIZE
 
 from ..core.peer import PING, data, rst
+from ..core.roles import Shifter
 from ..frames import FrameReader
 from .floods import ANSWERS_BACK, BYSTANDER, READS, SLEEPS, VICTIM, Flood
 
 
 class Target:
-    """A server's core session, with a stream that a flood must leave alone.
+    """A core session of either role, with a stream that a flood must leave alone.
+
+    The floods and the ids here are those of a server's peer.
 
     Attributes:
-        most_held: the most bytes that it held more than at its start, after any burst.
+        most_held: the most bytes that it held more than at its start, at any time.
     """
 
-    def __init__(self, flood: Flood, peer_reads: bool) -> None:
+    def __init__(self, flood: Flood, peer_reads: bool, client: bool) -> None:
         self.flood = flood
         self.peer_reads = peer_reads
         self.now = 100.0
-        self.core = CoreSession(client=False, config=flood.config(), now=self.now)
+        self.core = CoreSession(client=client, config=flood.config(), now=self.now)
+        self.shift = Shifter() if client else bytes
         self.core.decoder.make_room(READ_SIZE)  # as large as it gets, before it counts
         self.sent = FrameReader()
         self.streams: list[CoreStream] = []
         kind = b"\0\0\0\1" if flood.typed else b""
         for stream_id in (BYSTANDER, VICTIM):
-            self.core.receive_data(data(stream_id, kind, syn=True), self.now)
+            self.core.receive_data(self.shift(data(stream_id, kind, syn=True)), self.now)
         self.bystander = self.core.accept()
         self.victim = self.core.accept()
         self.flush()
@@ -40,7 +44,7 @@ class Target:
     def run(self, bursts: int) -> None:
         """Take so many bursts, or fewer if the session ends."""
         # Made before anything is counted.
-        wires = [self.flood.burst(number) for number in range(bursts)]
+        wires = [self.shift(self.flood.burst(number)) for number in range(bursts)]
         gc.collect()
         tracemalloc.start()
         try:
@@ -51,9 +55,10 @@ class Target:
             tracemalloc.stop()
 
     def measure(self, wire: bytes, start: int) -> None:
-        """Take a burst, and see what is held after it."""
+        """Take a burst, and see what is held at the most until all is done that it calls for."""
         if self.core.reason is not None:
             return
+        tracemalloc.reset_peak()
         self.now += self.flood.seconds
         self.core.receive_data(wire, self.now)
         while True:
@@ -66,7 +71,7 @@ class Target:
                 self.core.resume(self.now)
             else:
                 break
-        self.most_held = max(self.most_held, tracemalloc.get_traced_memory()[0] - start)
+        self.most_held = max(self.most_held, tracemalloc.get_traced_memory()[1] - start)
 
     def app_turn(self) -> None:
         """Let the application do what it does."""
@@ -105,10 +110,10 @@ class Target:
         assert self.core.reason is None
         stream = self.bystander
         assert stream is not None
-        self.core.receive_data(data(BYSTANDER, b"ping"), self.now)
+        self.core.receive_data(data(stream.stream_id, b"ping"), self.now)
         assert stream.read(100) == b"ping"
         stream.write(b"pong")
         out = bytearray()
         while wire := self.core.data_to_send(self.now, 65536):
             out += wire
-        assert data(BYSTANDER, b"pong") in out
+        assert data(stream.stream_id, b"pong") in out

@@ -11,11 +11,12 @@ from .floods import BURSTS, FLOODS, UNREAD_BURSTS
 from .target import Target
 
 
+@pytest.mark.parametrize("client", [False, True], ids=["server", "client"])
 @pytest.mark.parametrize("peer_reads", [True, False], ids=["read", "unread"])
 @pytest.mark.parametrize("name", FLOODS)
-def test_a_flood_is_bounded(name: str, peer_reads: bool) -> None:
+def test_a_flood_is_bounded(name: str, peer_reads: bool, client: bool) -> None:
     flood = FLOODS[name]
-    target = Target(flood, peer_reads)
+    target = Target(flood, peer_reads, client)
     code = flood.if_read if peer_reads else flood.if_unread
     # Unread answers count when as much as a read may bring waits behind them.
     target.run(BURSTS if code is None or peer_reads else UNREAD_BURSTS)
