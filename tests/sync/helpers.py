@@ -40,6 +40,12 @@ def echo(stream: Stream) -> None:
     stream.write_eof()
 
 
+def until_read(stream: Stream) -> None:
+    """Return once another thread waits for the stream to become readable."""
+    while stream._core.read_waiter is None:
+        stream.session.stats()  # lets go of the interpreter, and of the session
+
+
 def receive_all(stream: Stream) -> bytes:
     """Return everything up to the end."""
     return b"".join(iter(lambda: stream.recv(65536), b""))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -167,6 +170,17 @@ def test_a_unix_socket(socket_path: str) -> None:
             assert exchange(client, b"local") == b"local"
 
 
+def test_a_path_can_be_listened_on_again(socket_path: str) -> None:
+    for _ in range(2):
+        sync.listen(path=socket_path).close()
+        assert Path(socket_path).is_socket()
+    Path(socket_path).unlink()
+    Path(socket_path).write_text("no socket")
+    with pytest.raises(OSError, match="in use"):
+        sync.listen(path=socket_path)
+    assert Path(socket_path).read_text() == "no socket"
+
+
 def test_tls_both_ways(tls: Tls) -> None:
     with sync.serve(echo_server, HOST, 0, ssl=tls.mutual_server) as server:
         port = server.addresses[0][1]
@@ -189,6 +203,72 @@ def test_all_addresses_by_default() -> None:
         sync.connect(HOST, server.addresses[0][1]) as client,
     ):
         assert exchange(client, b"x") == b"x"
+
+
+Name = Callable[..., None]
+
+
+@pytest.fixture
+def name(monkeypatch: pytest.MonkeyPatch) -> Name:
+    """Let the name \"both\" have these addresses."""
+    ask = socket.getaddrinfo
+
+    def define(*places: tuple[Any, ...]) -> None:
+        def answer(host: str, *args: Any, **kwds: Any) -> list[Any]:
+            assert host == "both"
+            return [
+                answer
+                for place in places
+                for answer in ask(place[0], place[1], type=socket.SOCK_STREAM)
+            ]
+
+        monkeypatch.setattr(socket, "getaddrinfo", answer)
+
+    return define
+
+
+@pytest.fixture
+def full() -> Iterator[tuple[str, int]]:
+    """The address of a listener that is too busy to take another connection."""
+    with ExitStack() as stack:
+        place = stack.enter_context(socket.create_server((HOST, 0), backlog=0)).getsockname()
+        with contextlib.suppress(TimeoutError):
+            while True:
+                stack.enter_context(socket.create_connection(place, 0.05))
+        yield place
+
+
+def test_all_addresses_of_a_name_are_listened_on(name: Name) -> None:
+    name((HOST, 0), ("::1", 0), ("2001:db8::1", 0))  # the last is not this machine's
+    with sync.listen("both", 0) as listener:
+        assert [place[0] for place in listener.addresses] == [HOST, "::1"]
+        for family, place in zip(
+            (socket.AF_INET, socket.AF_INET6), listener.addresses, strict=True
+        ):
+            with socket.socket(family) as sock:
+                sock.connect(place)
+                listener.accept(PATIENCE).abort()
+
+
+def test_a_name_without_an_address_here_can_not_be_listened_on(name: Name) -> None:
+    name(("2001:db8::1", 0))
+    with pytest.raises(OSError, match="assign"):
+        sync.listen("both", 0)
+
+
+def test_dialling_tries_every_address(name: Name, full: tuple[str, int]) -> None:
+    with sync.listen(HOST, 0) as listener:
+        name(full, listener.addresses[0])
+        with sync.connect("both", 1, timeout=0.5), listener.accept(PATIENCE):
+            pass
+
+
+def test_all_addresses_share_one_deadline(name: Name, full: tuple[str, int]) -> None:
+    name(full, full, full)
+    started = monotonic()
+    with pytest.raises(TimeoutError):
+        sync.connect("both", 1, timeout=0.2)
+    assert monotonic() - started < 0.4
 
 
 def test_dialling_has_a_deadline(tls: Tls) -> None:

@@ -17,7 +17,7 @@ import muxado
 from muxado import ErrorCode, sync
 
 from .conftest import Ends
-from .helpers import PATIENCE, background, echo, opened, receive_all
+from .helpers import PATIENCE, background, echo, opened, receive_all, until_read
 
 MIB = 1024 * 1024
 
@@ -138,7 +138,7 @@ def test_shutdown_as_a_sockets(ends: Ends) -> None:
         with pytest.raises(ValueError, match="SHUT_RD"):
             near.shutdown(17)
     with opened(*ends) as (near, far), background(near.recv, 10) as receiving:
-        ends[0].ping(PATIENCE)
+        until_read(near)
         near.shutdown(socket.SHUT_RDWR)
         assert receiving.result(PATIENCE) == b""
 
@@ -289,9 +289,8 @@ def test_writers_of_one_stream_take_turns(ends: Ends) -> None:
 
 
 def test_a_second_reader_is_told(ends: Ends) -> None:
-    client, _ = ends
     with opened(*ends) as (near, far), background(near.recv, 1) as first:
-        client.ping(PATIENCE)
+        until_read(near)
         with pytest.raises(muxado.StreamBusy):
             near.recv(1)
         far.sendall(b"1")
@@ -321,8 +320,7 @@ def test_the_sessions_close_wakes_a_reader(flags: int) -> None:
     near, silent = socket.socketpair()
     with silent, sync.client(near) as client, client.open(eager=True) as stream:
         with background(stream.recv, 10, flags) as receiving:
-            while stream._core.read_waiter is None:
-                client.stats()
+            until_read(stream)
             client.close()
             with pytest.raises(muxado.SessionClosed):
                 receiving.result(PATIENCE / 10)

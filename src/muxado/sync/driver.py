@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 
 from ..core import CoreSession
 from ..core.states import CLOSING
-from ..errors import MuxadoError, UsageError
-from .locks import Waiter, held_here
+from ..errors import ErrorCode, MuxadoError, UsageError
+from .locks import Waiter, held_here, rest_of
 
 if TYPE_CHECKING:
     from .stream_listener import StreamListener
@@ -53,7 +53,7 @@ class Driver:
         core: the session; touched only while `lock` is held.
         sock: the socket.
         family: its address family.
-        listener: the session as a listening socket, if somebody has asked for that.
+        listener: gives the session as a listening socket, if somebody holds that.
         lost: True once the socket is of no more use.
         gone: True once it is closed too.
     """
@@ -63,7 +63,7 @@ class Driver:
         self.sock = sock
         self.family: socket.AddressFamily = sock.family
         self._lock = threading.RLock()  # never taken twice; but it knows who holds it
-        self.listener: StreamListener | None = None
+        self.listener: Callable[[], StreamListener | None] = _nothing
         self.lost: bool = False
         self.gone: bool = False
         self._notify: Callable[[int], None] = _ignore
@@ -98,6 +98,7 @@ class Driver:
             self._bell.close()
             self._bell_rope.close()
             self.lost = self.gone = True
+            self.core.abort(ErrorCode.NO_ERROR, monotonic())
             raise
 
     # For the calls
@@ -155,8 +156,7 @@ class Driver:
         if self._room is not None and 2 * len(core.accept_queue) <= core.config.accept_backlog:
             self._room.wake()
             self._room = None
-        if self.listener is not None:
-            self.listener.refresh()
+        self._show_waiting()
 
     def wait(self, waiter: Waiter, deadline: float | None) -> bool:
         """Give up the lock until the waiter is woken; return False if the time was up.
@@ -165,7 +165,7 @@ class Driver:
         """
         self._lock.release()
         try:
-            return waiter.wait(None if deadline is None else deadline - monotonic())
+            return waiter.wait(rest_of(deadline))
         finally:
             self._lock.acquire()
 
@@ -189,8 +189,13 @@ class Driver:
         events = core.take_events()
         if events:
             self._notify(events)
-        if self.listener is not None:
-            self.listener.refresh()
+        self._show_waiting()
+
+    def _show_waiting(self) -> None:
+        """Make the listener's descriptor readable or not, as streams wait or don't."""
+        listener = self.listener()
+        if listener is not None:
+            listener._refresh()
 
     def _flush(self) -> None:
         core = self.core
@@ -358,8 +363,9 @@ class Driver:
         """Leave the session to the parent process, after a fork."""
         self.lost = self.gone = True
         self._close_sockets()
-        if self.listener is not None:  # or the child's accept() eats the parent's byte
-            self.listener.close_descriptor()
+        listener = self.listener()
+        if listener is not None:  # or the child's accept() eats the parent's byte
+            listener._close_descriptor()
         core = self.core
         core.closed_here = True  # even what has come is the parent's to read
         core.accept_queue.clear()
@@ -368,6 +374,10 @@ class Driver:
 
 
 def _ignore(events: int) -> None:
+    pass
+
+
+def _nothing() -> None:
     pass
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
 import ssl as ssl_module
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import ExitStack
+from functools import partial
 from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..config import Config
-from ..endpoint import check_place, server_context
-from ..errors import ErrorCode, SessionClosed, SessionError
+from ..endpoint import check_place, free_path, server_context
+from ..errors import ErrorCode, MuxadoError, SessionClosed
 from .intake import Intake
+from .locks import deadline_of, rest_of
 from .session import Session
+from .workers import Running, submit_to
 
 if TYPE_CHECKING:
     from typing import Self
@@ -27,6 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Listener", "Server", "listen", "serve"]
 
 logger: logging.Logger = logging.getLogger("muxado")
+
+LAST_MOMENT = 1.0  # seconds for the handlers, when their sessions have ended
+
+# What listening fails with at an address that a name has, and this machine hasn't.
+NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 class Listener:
@@ -111,10 +120,8 @@ class Server:
         self._listener = listener
         self._handler = handler
         self._executor = executor
-        self._lock = threading.Lock()
-        self._sessions: set[Session] = set()
+        self._sessions: Running[Session] = Running()
         self._closing = False
-        self._idle = threading.Condition(self._lock)
         self._thread = Thread(target=self._accept, name="muxado server", daemon=True)
         self._thread.start()
 
@@ -131,16 +138,18 @@ class Server:
     @property
     def sessions(self) -> list[Session]:
         """The sessions that live."""
-        with self._lock:
-            return [session for session in self._sessions if not session.closed]
+        return [session for session in self._sessions.members() if not session.closed]
 
     def close(self) -> None:
         """Stop listening, and close every session in order. Harmless if repeated."""
-        self._listener.close()
-        with self._lock:
-            self._closing = True
-        for session in self.sessions:
+        for session in self._stop():
             session.close()
+
+    def _stop(self) -> list[Session]:
+        """Stop listening; return the sessions that are not over, be they closing already."""
+        self._closing = True
+        self._listener.close()
+        return self._sessions.members()
 
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the server is closed, its sessions are gone and the handlers done.
@@ -148,29 +157,33 @@ class Server:
         Raises:
             TimeoutError: that took longer than `timeout` seconds.
         """
-        self._thread.join(timeout)
-        with self._idle:
-            done = self._idle.wait_for(lambda: not self._sessions, timeout)
-        if not done or self._thread.is_alive():
+        deadline = deadline_of(timeout)
+        self._thread.join(rest_of(deadline))
+        if not self._sessions.wait(rest_of(deadline)) or self._thread.is_alive():
             raise TimeoutError("timed out")
 
     def shutdown(self, timeout: float | None = 30.0) -> None:
         """Stop listening, and let every session come to its end: see `Session.shutdown`.
 
         Args:
-            timeout: seconds for the streams that are open; then their session is aborted.
+            timeout: seconds for the streams that are open; then their session is aborted. None
+                waits for as long as they take.
+
+        Raises:
+            TimeoutError: a handler is still at something else, a second after the timeout.
         """
-        self._listener.close()
+        deadline = deadline_of(timeout)
         threads = [
             Thread(target=session.shutdown, args=(timeout,), daemon=True)
-            for session in self.sessions
+            for session in self._stop()
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        self.close()
-        self.wait_closed()
+        rest = rest_of(deadline)
+        # A handler whose session was aborted needs a moment to notice.
+        self.wait_closed(None if rest is None else rest + LAST_MOMENT)
 
     def serve_forever(self) -> None:
         """Serve until the server is closed from another thread, or this one is interrupted."""
@@ -189,45 +202,44 @@ class Server:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
-        if exc_type is not None:
-            for session in self.sessions:
+        if exc_type is None:
+            self.close()
+        else:
+            for session in self._stop():
                 session.abort()
         self.wait_closed()
 
     def _accept(self) -> None:
         for session in self._listener:
-            with self._lock:
-                self._sessions.add(session)
-                closing = self._closing
-            if closing:
-                session.close()
+            self._sessions.add(session)
+            if self._closing:  # whoever did that may not have seen this one
+                session.abort()
+            run = partial(self._run, session)
             try:
                 if self._executor is not None:
-                    self._executor.submit(self._run, session)
+                    submit_to(self._executor, run, partial(self._drop, session))
                 else:
                     name = f"muxado session {session.remote_address}"
-                    Thread(target=self._run, args=(session,), name=name, daemon=True).start()
+                    Thread(target=run, name=name, daemon=True).start()
             except RuntimeError:  # no more threads, or the executor was shut down
                 logger.exception("there is no thread for %r", session)
-                session.abort(ErrorCode.INTERNAL_ERROR)
-                self._done(session)
+                self._drop(session)
 
     def _run(self, session: Session) -> None:
         try:
             with session:
                 self._handler(session)
-        except SessionError as exc:
+        except MuxadoError as exc:
             logger.info("%r: %s", session, exc)
         except Exception:
             logger.exception("the handler of %r failed", session)
         finally:
-            self._done(session)
+            self._sessions.remove(session)
 
-    def _done(self, session: Session) -> None:
-        with self._idle:
-            self._sessions.discard(session)
-            self._idle.notify_all()
+    def _drop(self, session: Session) -> None:
+        """End a session that no handler runs for."""
+        session.abort(ErrorCode.INTERNAL_ERROR)
+        self._sessions.remove(session)
 
 
 def serve(
@@ -264,7 +276,11 @@ def serve(
         OSError: the address can't be listened on.
     """
     listener = listen(host, port, path=path, sock=sock, ssl=ssl, config=config, backlog=backlog)
-    return Server(listener, handler, executor)
+    try:
+        return Server(listener, handler, executor)
+    except BaseException:
+        listener.close()
+        raise
 
 
 def listen(
@@ -280,20 +296,57 @@ def listen(
     """Listen for sessions to `accept()`. See `serve` for the arguments."""
     check_place(host, port, path, sock)
     context = server_context(ssl)
+    with ExitStack() as on_failure:
+        sockets = _bind(host, port, path, sock, backlog)
+        for each in sockets:
+            on_failure.callback(each.close)
+        listener = Listener(Intake(sockets, context, config))
+        on_failure.pop_all()
+    return listener
+
+
+def _bind(
+    host: str | None,
+    port: int | None,
+    path: str | os.PathLike[str] | None,
+    sock: socket.socket | None,
+    backlog: int,
+) -> list[socket.socket]:
+    """Return sockets that listen at a place: for a name, at each of its addresses."""
+    if sock is not None:
+        sock.listen(backlog)
+        return [sock]
     if path is not None:
         sock = socket.socket(socket.AF_UNIX)
         try:
-            sock.bind(os.fspath(path))
+            sock.bind(free_path(path))
             sock.listen(backlog)
         except BaseException:
             sock.close()
             raise
-    elif sock is None:
-        dual = not host and socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if dual or (host and ":" in host) else socket.AF_INET
-        sock = socket.create_server(
-            (host or "", port or 0), family=family, backlog=backlog, dualstack_ipv6=dual
-        )
-    else:
-        sock.listen(backlog)
-    return Listener(Intake([sock], context, config))
+        return [sock]
+    if not host and socket.has_dualstack_ipv6():
+        place, family = ("", port or 0), socket.AF_INET6
+        return [socket.create_server(place, family=family, backlog=backlog, dualstack_ipv6=True)]
+    return _bind_all(host or "", port or 0, backlog)
+
+
+def _bind_all(host: str, port: int, backlog: int) -> list[socket.socket]:
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
+    try:
+        for family, *_, address in dict.fromkeys(found):
+            try:
+                sockets.append(socket.create_server(address, family=family, backlog=backlog))
+            except OSError as exc:
+                if exc.errno not in NOT_HERE:
+                    raise
+                failure = exc
+        if failure is not None and not sockets:
+            raise failure
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets

@@ -1,8 +1,9 @@
-"""What threads wait on, and the question whether one is in the midst of a call already."""
+"""How threads wait: what on, until when, and whether they may."""
 
 from __future__ import annotations
 
 import threading
+from time import monotonic
 from typing import cast
 
 
@@ -10,6 +11,16 @@ def held_here(lock: threading.RLock) -> bool:
     """Return whether this very thread holds the lock."""
     # It is what threading.Condition asks too; there is no public name for it.
     return cast(bool, lock._is_owned())  # type: ignore[attr-defined]  # typeshed leaves it out
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """Return when a timeout that begins now is over."""
+    return None if timeout is None else monotonic() + timeout
+
+
+def rest_of(deadline: float | None) -> float | None:
+    """Return how many seconds are left until a deadline, 0 if it is over."""
+    return None if deadline is None else max(0.0, deadline - monotonic())
 
 
 class Waiter:
@@ -27,4 +38,4 @@ class Waiter:
 
     def wait(self, timeout: float | None) -> bool:
         """Wait to be woken; return False if that took longer than `timeout` seconds."""
-        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout))
+        return self._lock.acquire(timeout=-1 if timeout is None else timeout)

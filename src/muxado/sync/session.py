@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import sys
 import threading
+import warnings
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
@@ -20,10 +23,10 @@ from ..core.states import CLOSING
 from ..errors import ErrorCode, MuxadoError, SessionError
 from ..shell import BaseSession, ConnectionInfo
 from .driver import Driver
-from .locks import Waiter
+from .locks import Waiter, deadline_of
 from .stream import Stream
 from .stream_listener import StreamListener
-from .workers import Countdown, Workers
+from .workers import Running, Workers, submit_to
 
 if TYPE_CHECKING:
     from typing import Self
@@ -37,7 +40,8 @@ class Session(BaseSession[Stream]):
     """One end of a connection that carries many streams; any thread may use it.
 
     Sessions come from `connect`, `serve`, `listen`, `client` and `server`. As a context manager
-    a session is closed in order at the end of the block, and aborted if the block raises.
+    a session is closed in order at the end of the block, and aborted if the block raises. One
+    that nobody holds any more, nor a stream of it, is aborted with a `ResourceWarning`.
     Iterating over it gives the streams that the peer opens, until the session ends in order.
     """
 
@@ -50,7 +54,16 @@ class Session(BaseSession[Stream]):
         sock = driver.sock
         secured = sock if isinstance(sock, ssl.SSLSocket) else None
         self._info = ConnectionInfo(sock, secured, driver.lock)
-        driver.start(self._notify)
+        self._listener: StreamListener | None = None
+        # The driver's thread keeps alive what it holds: not the session.
+        notify = weakref.WeakMethod(self._notify)
+
+        def tell(events: int) -> None:
+            method = notify()
+            if method is not None:
+                method(events)
+
+        driver.start(tell)
 
     # Streams
 
@@ -68,7 +81,7 @@ class Session(BaseSession[Stream]):
             TimeoutError: none came within `timeout` seconds.
             SessionError: the session is closing or has ended, and no stream waits.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_of(timeout)
         with self._driver.lock:
             while (stream := self._take()) is None:
                 self._wait(deadline)
@@ -95,22 +108,32 @@ class Session(BaseSession[Stream]):
         """Accept every stream, and run `handler(stream)` for it in a thread of its own.
 
         A handler that returns closes its stream; one that raises resets it, and is logged.
-        Threads whose handler has returned are used again.
+        Threads whose handler has returned are used again, and end after 10 seconds without use.
+        A stream for which no thread can be started is refused, and the peer may try again.
 
         Args:
             handler: a function.
-            executor: run the handlers there instead.
-            limit: how many handlers may run at once; further streams wait.
+            executor: run the handlers there instead. A stream whose handler is cancelled there,
+                before it has begun, is refused.
+            limit: how many handlers may run at once; further streams wait. None: as many as the
+                peer opens streams, up to `Config.max_incoming_streams` (10 000), with a thread
+                each. Set a limit for peers you don't trust, unless handlers wait for each other.
 
         Returns:
             when the session has ended in order and the handlers are done.
 
         Raises:
             SessionError: the session ended otherwise; the handlers are done then too.
-            RuntimeError: there is no thread for a stream, which was refused.
+            RuntimeError: the executor takes no more, as after its `shutdown`.
         """
         slots = threading.Semaphore(limit) if limit is not None else None
-        running = Countdown()
+        running: Running[Stream] = Running()
+        workers = Workers("muxado stream")
+
+        def done(stream: Stream) -> None:
+            # Twice, if an executor runs what it has refused.
+            if running.remove(stream) and slots is not None:
+                slots.release()
 
         def handle(stream: Stream) -> None:
             try:
@@ -121,25 +144,28 @@ class Session(BaseSession[Stream]):
             except Exception:
                 logger.exception("the handler of stream %d of %r failed", stream.id, self)
             finally:
-                running.down()
-                if slots is not None:
-                    slots.release()
+                done(stream)
 
-        workers = Workers("muxado stream")
-        submit: Callable[[Callable[[], None]], object]
-        submit = executor.submit if executor is not None else workers.submit
+        def refuse(stream: Stream) -> None:
+            stream.reset(ErrorCode.STREAM_REFUSED)
+            done(stream)
+
         try:
             while True:
                 if slots is not None:
                     slots.acquire()
                 stream = self.accept()
-                running.up()
+                running.add(stream)
                 try:
-                    submit(partial(handle, stream))
-                except RuntimeError:  # no more threads, or the executor was shut down
-                    stream.reset(ErrorCode.STREAM_REFUSED)
-                    running.down()
-                    raise
+                    if executor is None:
+                        workers.submit(partial(handle, stream))
+                    else:
+                        submit_to(executor, partial(handle, stream), partial(refuse, stream))
+                except RuntimeError as exc:
+                    refuse(stream)
+                    if executor is not None:
+                        raise  # it was shut down
+                    logger.warning("no thread for stream %d of %r: %s", stream.id, self, exc)
                 del stream
         except SessionError:
             running.wait()
@@ -156,10 +182,11 @@ class Session(BaseSession[Stream]):
         """
         driver = self._driver
         with driver.lock:
-            if driver.listener is None or driver.listener.fileno() < 0:
-                driver.listener = StreamListener(self)
-                driver.listener.refresh()
-            return driver.listener
+            if self._listener is None or self._listener.fileno() < 0:
+                self._listener = StreamListener(self)
+                self._listener._refresh()
+                driver.listener = weakref.ref(self._listener)
+            return self._listener
 
     # Looking
 
@@ -172,7 +199,7 @@ class Session(BaseSession[Stream]):
             SessionError: the session is closing or has ended.
         """
         core = self._core
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_of(timeout)
         with self._driver.lock:
             number = core.ping()
             self._driver.settle()
@@ -198,7 +225,7 @@ class Session(BaseSession[Stream]):
             timeout: seconds for the open streams; then the session is aborted. None waits
                 for as long as they take.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_of(timeout)
         with self._driver.lock:
             self._core.shut_down()
             self._driver.settle()
@@ -217,7 +244,7 @@ class Session(BaseSession[Stream]):
         Raises:
             TimeoutError: that took longer than `timeout` seconds.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_of(timeout)
         with self._driver.lock:
             while not self._driver.gone:
                 self._wait(deadline)
@@ -236,6 +263,15 @@ class Session(BaseSession[Stream]):
         else:
             self.abort(0 if not issubclass(exc_type, Exception) else ErrorCode.INTERNAL_ERROR)
         self.wait_closed()
+
+    def __del__(self) -> None:
+        if self.closed or sys.is_finalizing():
+            return
+        try:
+            message = f"unclosed session {self!r}"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+        finally:
+            self._driver.later(self._core.abort, ErrorCode.NO_ERROR, monotonic())
 
     # With the driver's lock held
 

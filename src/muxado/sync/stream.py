@@ -10,7 +10,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from time import monotonic
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -20,7 +19,7 @@ from ..errors import ErrorCode, StreamBusy, UsageError
 from ..shell import BaseStream
 from .bridge import bridge
 from .driver import Driver
-from .locks import Waiter, held_here
+from .locks import Waiter, deadline_of, held_here
 
 if TYPE_CHECKING:
     from typing import Self
@@ -274,7 +273,7 @@ class Stream(BaseStream["Session"]):
         Raises:
             TimeoutError: that took longer than `timeout` seconds.
         """
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_of(timeout)
         with self._driver.lock:
             while not self._core.finished():
                 self._wait_end(deadline)
@@ -287,7 +286,7 @@ class Stream(BaseStream["Session"]):
             SessionError: the session ended first.
         """
         core = self._core
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_of(timeout)
         with self._driver.lock:
             while core.state != CLOSED:
                 self._wait_end(deadline)
@@ -456,7 +455,7 @@ class Stream(BaseStream["Session"]):
         self._driver.do(step, *args)
 
     def _deadline(self) -> float | None:
-        return None if self._timeout is None else monotonic() + self._timeout
+        return deadline_of(self._timeout)
 
     def _timed_out(self) -> OSError:
         if self._timeout == 0:

@@ -6,11 +6,11 @@ import contextlib
 import errno
 import os
 import socket
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..core.states import CLOSING
 from ..errors import SessionError
+from .locks import deadline_of
 
 if TYPE_CHECKING:
     from .session import Session
@@ -61,7 +61,7 @@ class StreamListener:
 
     def _accept(self, timeout: float | None) -> tuple[Stream, Any]:
         session = self._session
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = deadline_of(timeout)
         with session._driver.lock:
             try:
                 while not self._closed:
@@ -74,7 +74,7 @@ class StreamListener:
             except SessionError:
                 # Who goes on selecting should not go round in circles.
                 self._told = True
-                self.refresh()
+                self._refresh()
                 raise
         raise OSError(errno.EBADF, "the listener is closed")
 
@@ -103,20 +103,20 @@ class StreamListener:
         The session goes on, and so do its streams. Harmless if repeated.
         """
         self._closed = True
-        self.close_descriptor()
+        self._close_descriptor()
         self._session._driver.do(self._session._wake_waiters)
 
     def __del__(self) -> None:
-        self.close_descriptor()
+        self._close_descriptor()
 
     # For the driver
 
-    def close_descriptor(self) -> None:
+    def _close_descriptor(self) -> None:
         """Give the descriptor back; needs no lock."""
         self._readable.close()
         self._signal.close()
 
-    def refresh(self) -> None:
+    def _refresh(self) -> None:
         """Make the descriptor readable, or not, as it should be; with the session's lock held."""
         core = self._session._core
         waiting = bool(core.accept_queue) or (core.state >= CLOSING and not self._told)
