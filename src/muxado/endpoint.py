@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import ssl as ssl_module
 import stat
 from ssl import SSLContext
@@ -19,6 +20,8 @@ ALPN = "muxado/2"
 # ones wait unread, for no longer than a handshake may take.
 MOST_PENDING = 256
 HANDSHAKE_TIMEOUT = 10.0
+
+NOTSENT_LOWAT = 128 * 1024  # bytes
 
 
 def check_place(
@@ -53,6 +56,14 @@ def free_path(path: str | os.PathLike[str]) -> str:
             if stat.S_ISSOCK(os.stat(name).st_mode):
                 os.remove(name)
     return name
+
+
+def limit_unsent(sock: socket.socket) -> None:
+    """Let the kernel hold little that is unsent: no priority reaches it there any more."""
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # Unix sockets don't have it.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
 
 
 def client_context(ssl: SSLContext | bool | None) -> SSLContext | None:

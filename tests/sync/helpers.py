@@ -46,6 +46,12 @@ def until_read(stream: Stream) -> None:
         stream.session.stats()  # lets go of the interpreter, and of the session
 
 
+def until_written(stream: Stream) -> None:
+    """Return once another thread waits for the stream to take more."""
+    while stream._core.write_waiter is None:
+        stream.session.stats()
+
+
 def receive_all(stream: Stream) -> bytes:
     """Return everything up to the end."""
     return b"".join(iter(lambda: stream.recv(65536), b""))

@@ -21,6 +21,7 @@ import pytest
 
 import muxado
 from muxado import ErrorCode, sync
+from muxado.endpoint import NOTSENT_LOWAT
 from muxado.sync import Session
 from tests.asyncio.certificates import Tls
 
@@ -188,6 +189,19 @@ def test_tls_both_ways(tls: Tls) -> None:
             assert exchange(client, b"secret") == b"secret"
         with pytest.raises(ssl.SSLCertVerificationError):
             sync.connect("localhost", port, ssl=True)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="the system can't")
+def test_the_kernel_holds_little_that_is_unsent() -> None:
+    with (
+        sync.listen(HOST, 0) as listener,
+        sync.connect(*listener.addresses[0]) as client,
+        listener.accept(PATIENCE) as server,
+    ):
+        for session in (client, server):
+            sock = session.get_extra_info("socket")
+            limit = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            assert limit == NOTSENT_LOWAT
 
 
 def test_sockets_of_ones_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,10 +14,12 @@ import warnings
 import pytest
 
 import muxado
-from muxado.sync import StreamListener
+from muxado.sync import Stream, StreamListener
 
 from .conftest import Ends
-from .helpers import PATIENCE, background, echo, opened
+from .helpers import PATIENCE, background, echo, opened, until_written
+
+MIB = 1024 * 1024
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -105,6 +108,40 @@ def test_a_program_with_threads_in_the_midst_of_their_work() -> None:
     )
 
 
+def test_a_fork_misses_no_session_that_is_just_being_made() -> None:
+    run(
+        """
+        import os, socket, threading, warnings
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        sessions = []
+        makers = []
+
+        def make():
+            near, far = socket.socketpair()
+            far.detach()
+            sessions.append(sync.client(near))
+
+        def meanwhile():
+            makers.append(threading.Thread(target=make, daemon=True))
+            makers[0].start()
+            makers[0].join(0.1)
+
+        os.register_at_fork(before=meanwhile)  # what is registered first is called last
+        from muxado import sync
+
+        pid = os.fork()
+        if not pid:
+            os._exit(any(not session.closed for session in sessions))
+        assert os.waitpid(pid, 0)[1] == 0
+        makers[0].join()
+        sessions[0].abort()
+        sessions[0].wait_closed()
+        print("done")
+        """
+    )
+
+
 def test_a_fork_leaves_the_session_to_the_parent(ends: Ends) -> None:
     client, server = ends
     with opened(*ends) as (near, far), background(echo, far):
@@ -133,6 +170,22 @@ def _child_sees_the_end(ends: Ends, stream_id: int) -> None:
         session.close()
         session.abort()
         session.wait_closed(PATIENCE)
+
+
+def test_a_fork_leaves_a_write_that_waits_to_the_parent(ends: Ends) -> None:
+    with opened(*ends) as (near, far):
+        near.sendall(bytes(MIB))
+        with background(near.sendall, b"x") as sending:
+            until_written(near)
+            assert _in_child(lambda: _child_writes_nothing(near)) == 0
+            assert len(far.recv(MIB + 1, socket.MSG_WAITALL)) == MIB + 1
+            sending.result(PATIENCE)
+
+
+def _child_writes_nothing(stream: Stream) -> None:
+    stream.settimeout(1)
+    with pytest.raises(muxado.SessionError, match="parent"):
+        stream.send(b"x")
 
 
 def test_a_fork_leaves_the_listener_to_the_parent(ends: Ends) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 
+from ..endpoint import limit_unsent
 from .driver import Driver
 
-# Little is parked where no priority reaches it: in the transport's buffer and in the kernel.
+# Little is parked where no priority reaches it: in the transport's buffer.
 BUFFER_HIGH = 64 * 1024
 BUFFER_LOW = 16 * 1024
-NOTSENT_LOWAT = 128 * 1024
 
 
 class TransportLink(asyncio.BufferedProtocol):
@@ -39,10 +38,8 @@ class TransportLink(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(BUFFER_HIGH, BUFFER_LOW)  # type: ignore[union-attr]
         self._driver.core.confirm_output = not transport.can_write_eof()  # type: ignore[attr-defined]
         sock = transport.get_extra_info("socket")
-        if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # Unix sockets don't have it.
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        if sock is not None:
+            limit_unsent(sock)
         self.writable = True
         self._driver.settle()
 

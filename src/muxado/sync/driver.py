@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from ..core import CoreSession
 from ..core.states import CLOSING
+from ..endpoint import limit_unsent
 from ..errors import ErrorCode, MuxadoError, UsageError
 from .locks import Waiter, held_here, rest_of
 
@@ -74,15 +75,17 @@ class Driver:
         self._room: Waiter | None = None  # for room in the accept queue
         self._due = inf  # when the I/O thread looks at the timers
         self._blocked = False  # the I/O thread waits for the socket to take more
+        self._bell, self._bell_rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._bell_rope.setblocking(False)
+        with _forks:  # a fork under way does not miss it
+            _drivers.add(self)
         sock.setblocking(False)
         if sock.family != getattr(socket, "AF_UNIX", None):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._bell, self._bell_rope = socket.socketpair()
-        self._bell.setblocking(False)
-        self._bell_rope.setblocking(False)
+            limit_unsent(sock)
         self._thread = threading.Thread(target=self._run, name="muxado session", daemon=True)
-        _drivers.add(self)
 
     def start(self, notify: Callable[[int], None]) -> None:
         """Start the I/O thread. `notify` is called, under the lock, with the core's events,
@@ -409,7 +412,8 @@ def _after_fork_in_child() -> None:
     _after_fork_in_parent()
 
 
-_forks = threading.Lock()
+# Held while a fork is under way. A signal's handler may fork in the midst of anything.
+_forks = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork,

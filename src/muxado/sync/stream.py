@@ -171,6 +171,8 @@ class Stream(BaseStream["Session"]):
             driver.later(core.write, chunk)
             return len(chunk)
         deadline = self._deadline()
+        with driver.lock:
+            core.check_writable()  # first: in a forked child nobody gives the turn back
         if not self._turn.acquire(timeout=-1 if self._timeout is None else self._timeout):
             raise self._timed_out()
         try:
