@@ -63,10 +63,13 @@ examples: $(VENV)/installed ## run every example
 interop: $(VENV)/installed ## run the tests against live Go peers (needs the Go toolchain)
 	MUXADO_REQUIRE_GO=1 $(PYTEST) interop
 
-soak: $(VENV)/installed ## mixed traffic over a bad line, long (SECONDS=600, SEED=1)
+soak: $(VENV)/installed ## mixed traffic over a bad line, half of the time on each loop (SECONDS=600, SEED=1)
 	$(PYTEST) -m slow tests/hostile
-	$(BIN)/python -m tests.reliability.soak --seconds $(SECONDS) --seed $(SEED)
-	$(BIN)/python -m tests.reliability.soak --streams 1000000
+	for loop in asyncio uvloop; do \
+		$(BIN)/python -m tests.reliability.soak --seconds $$(($(SECONDS) / 2)) \
+			--seed $(SEED) --loop $$loop || exit 1; \
+		$(BIN)/python -m tests.reliability.soak --streams 1000000 --loop $$loop || exit 1; \
+	done
 
 fuzz: .venv-fuzz/installed ## coverage-guided fuzzing, half of the time each (SECONDS=600)
 	.venv-fuzz/bin/python tests/fuzz/seeds.py .venv-fuzz/corpus

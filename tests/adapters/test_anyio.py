@@ -155,6 +155,18 @@ async def test_a_cancelled_receive_loses_nothing(pair: Pair) -> None:
         assert await near.receive() == b"kept"
 
 
+async def test_what_an_exception_cuts_off_does_not_look_whole(pair: Pair) -> None:
+    near = ByteStream(pair.near.open())
+    await near.send(b"the first half")
+    async with ByteStream(await pair.far.accept()) as far:
+        assert await far.receive() == b"the first half"
+        with pytest.raises(ZeroDivisionError):
+            async with near:
+                raise ZeroDivisionError
+        with pytest.raises(anyio.BrokenResourceError):
+            await far.receive()
+
+
 async def test_extra_attributes(pair: Pair) -> None:
     address = anyio.abc.SocketAttribute
     async with (

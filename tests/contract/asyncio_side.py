@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import muxado
 from muxado import CloseReason, Config, ErrorCode, SessionStats
+from tests.asyncio.helpers import echo
 
 from .sides import PATIENCE, FrontEnd, ListenerSide, Side, StreamSide
 
@@ -180,14 +182,31 @@ class AsyncioFrontEnd(FrontEnd):
             yield AsyncioSide(self.loop, session)
 
     @contextmanager
-    def listen(self, tls: ssl.SSLContext | None, config: Config) -> Iterator[ListenerSide]:
+    def listen(
+        self, tls: ssl.SSLContext | None, config: Config, sock: socket.socket | None = None
+    ) -> Iterator[ListenerSide]:
+        host, port = ("127.0.0.1", 0) if sock is None else (None, None)
+
         @asynccontextmanager
         async def listening() -> AsyncIterator[muxado.Listener]:
-            async with muxado.listen("127.0.0.1", 0, ssl=tls, config=config) as listener:
+            async with muxado.listen(host, port, sock=sock, ssl=tls, config=config) as listener:
                 yield listener
 
         with self.loop.enter(listening()) as listener:
             yield AsyncioListener(self.loop, listener)
+
+    @contextmanager
+    def serve(self, tls: ssl.SSLContext | None) -> Iterator[int]:
+        async def handle(session: muxado.Session) -> None:
+            await session.serve(echo)
+
+        @asynccontextmanager
+        async def serving() -> AsyncIterator[muxado.Server]:
+            async with muxado.serve(handle, "127.0.0.1", 0, ssl=tls) as server:
+                yield server
+
+        with self.loop.enter(serving()) as server:
+            yield server.addresses[0][1]
 
     @contextmanager
     def run(self) -> Iterator[None]:

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import muxado
 from muxado import Config
 from tests.asyncio.certificates import Tls
 
 from .asyncio_side import AsyncioFrontEnd
-from .sides import PATIENCE, FrontEnd, Side, StreamSide
+from .sides import PATIENCE, FrontEnd, ListenerSide, Side, StreamSide
 from .sync_side import SyncFrontEnd
 from .trio_side import TrioFrontEnd
 
@@ -65,6 +66,22 @@ class Place(NamedTuple):
                 for side in ends:
                     side.abort()
                     side.wait_closed()
+
+
+def still_works(place: Place, listener: ListenerSide) -> None:
+    """See that the listener goes on after a connection that failed."""
+    with place.client.connect(listener.port, place.client_tls, Config()) as client:
+        client.open().write(b"fine")
+        while True:
+            server = listener.accept()
+            try:
+                stream = server.accept()
+            except muxado.SessionError:  # the one that failed, if its handshake was done
+                continue
+            break
+        assert stream.read() == b"fine"
+        client.abort()
+        server.wait_closed()
 
 
 Connect = Callable[..., Ends]

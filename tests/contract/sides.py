@@ -8,6 +8,7 @@ cause of the right error of trio's.
 from __future__ import annotations
 
 import abc
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -153,9 +154,13 @@ class FrontEnd(abc.ABC):
 
     @abc.abstractmethod
     def listen(
-        self, tls: ssl.SSLContext | None, config: Config
+        self, tls: ssl.SSLContext | None, config: Config, sock: socket.socket | None = None
     ) -> AbstractContextManager[ListenerSide]:
-        """Listen on this host."""
+        """Listen on this host, or on a socket of the caller's."""
+
+    @abc.abstractmethod
+    def serve(self, tls: ssl.SSLContext | None) -> AbstractContextManager[int]:
+        """Run a server that echoes every stream, and give its port."""
 
     @abc.abstractmethod
     def run(self) -> AbstractContextManager[object]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from muxado import CloseReason, Config, ErrorCode, SessionStats, sync
 
+from .background import echo
 from .sides import PATIENCE, FrontEnd, ListenerSide, Side, StreamSide
 
 
@@ -107,9 +109,20 @@ class SyncFrontEnd(FrontEnd):
             yield SyncSide(session)
 
     @contextmanager
-    def listen(self, tls: ssl.SSLContext | None, config: Config) -> Iterator[ListenerSide]:
-        with sync.listen("127.0.0.1", 0, ssl=tls, config=config) as listener:
+    def listen(
+        self, tls: ssl.SSLContext | None, config: Config, sock: socket.socket | None = None
+    ) -> Iterator[ListenerSide]:
+        host, port = ("127.0.0.1", 0) if sock is None else (None, None)
+        with sync.listen(host, port, sock=sock, ssl=tls, config=config) as listener:
             yield SyncListener(listener)
+
+    @contextmanager
+    def serve(self, tls: ssl.SSLContext | None) -> Iterator[int]:
+        def handle(session: sync.Session) -> None:
+            session.serve(lambda stream: echo(SyncStream(stream)))
+
+        with sync.serve(handle, "127.0.0.1", 0, ssl=tls) as server:
+            yield server.addresses[0][1]
 
     def run(self) -> AbstractContextManager[object]:
         return nullcontext()

@@ -12,7 +12,7 @@ from muxado import Config
 from tests.asyncio.certificates import Tls
 
 from .background import background
-from .conftest import FRONT_ENDS, Place
+from .conftest import FRONT_ENDS, Place, still_works
 from .sides import PATIENCE, FrontEnd, ListenerSide
 
 PAIRS = [(client, server) for client in FRONT_ENDS for server in FRONT_ENDS]
@@ -24,22 +24,6 @@ def pair(
 ) -> tuple[FrontEnd, FrontEnd]:
     client, server = request.param
     return front_ends[client], front_ends[server]
-
-
-def still_works(place: Place, listener: ListenerSide) -> None:
-    """See that the listener goes on after a connection that failed."""
-    with place.client.connect(listener.port, place.client_tls, Config()) as client:
-        client.open().write(b"fine")
-        while True:
-            server = listener.accept()
-            try:
-                stream = server.accept()
-            except muxado.SessionError:  # the one that failed, if its handshake was done
-                continue
-            break
-        assert stream.read() == b"fine"
-        client.abort()
-        server.wait_closed()
 
 
 def test_an_unknown_authority_is_refused(pair: tuple[FrontEnd, FrontEnd], tls: Tls) -> None:

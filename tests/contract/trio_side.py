@@ -7,10 +7,11 @@ whose doing the end was.
 from __future__ import annotations
 
 import queue
+import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ import trio
 import muxado
 import muxado.trio
 from muxado import CloseReason, Config, ErrorCode, SessionStats
+from tests.trio.cancelling import echo
 
 from .sides import PATIENCE, FrontEnd, ListenerSide, Side, StreamSide, reason_by_peer
 
@@ -247,10 +249,32 @@ class TrioFrontEnd(FrontEnd):
             yield TrioSide(self.runner, session)
 
     @contextmanager
-    def listen(self, tls: ssl.SSLContext | None, config: Config) -> Iterator[ListenerSide]:
-        manager = muxado.trio.listen("127.0.0.1", 0, ssl=tls, config=config)
+    def listen(
+        self, tls: ssl.SSLContext | None, config: Config, sock: socket.socket | None = None
+    ) -> Iterator[ListenerSide]:
+        if sock is None:
+            manager = muxado.trio.listen("127.0.0.1", 0, ssl=tls, config=config)
+        else:
+            ours = trio.socket.from_stdlib_socket(sock)
+            manager = muxado.trio.listen(sock=ours, ssl=tls, config=config)
         with self.runner.enter(manager) as listener:
             yield TrioListener(self.runner, listener)
+
+    @contextmanager
+    def serve(self, tls: ssl.SSLContext | None) -> Iterator[int]:
+        async def handle(session: muxado.trio.Session) -> None:
+            await session.serve(echo)
+
+        @asynccontextmanager
+        async def serving() -> AsyncIterator[muxado.trio.Server]:
+            async with trio.open_nursery() as nursery:
+                start = partial(muxado.trio.serve, handle, "127.0.0.1", 0, ssl=tls)
+                server: muxado.trio.Server = await nursery.start(start)
+                yield server
+                server.close()
+
+        with self.runner.enter(serving()) as server:
+            yield server.addresses[0][1]
 
     @contextmanager
     def run(self) -> Iterator[None]:

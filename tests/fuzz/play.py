@@ -167,7 +167,9 @@ class Play:
 
     def reset_stream(self, value: int) -> None:
         self.own_resets += 1
-        self.stream(value).reset(value)
+        stream = self.stream(value)
+        self.rules.own_resets.add((stream.stream_id, value))
+        stream.reset(value)
 
     def set_priority(self, value: int) -> None:
         self.stream(value).set_priority(7 - value)
@@ -190,8 +192,10 @@ class Play:
 
     def end_session(self, value: int) -> None:
         if value == 0:
+            self.rules.announced.add(3)
             self.core.go_away(3, b"going")
         elif value == 1:
+            self.rules.announced.add(0)
             self.core.shut_down()
         elif value == 2:
             self.core.close(self.now)
@@ -222,7 +226,9 @@ class Play:
         assert len(sender.answers) <= MAX_ANSWERS + 1 + self.own_resets + MOST_KEPT
         assert len(core.receiver.muted._ids) <= MAX_MUTED
         assert sender.scheduler.waiting <= len(core.streams)
-        assert core.stats().memory_held == core.unread
+        stats = core.stats()
+        assert stats.memory_held == core.unread + core.claimed
+        assert stats.bytes_queued == sum(stream.queued() for stream in core.streams.values())
         for stream in core.streams.values():
             assert stream.send_credit >= 0
             assert stream.recv_credit >= 0
@@ -230,6 +236,7 @@ class Play:
         if core.reason is None:
             known = {id(stream): stream for stream in [*core.streams.values(), *self.streams]}
             assert core.unread == sum(s.unread() - s.claimed for s in known.values())
+            assert core.claimed == sum(stream.claimed for stream in known.values())
         else:
             self.check_reason()
 

@@ -5,12 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from muxado.core import CoreSession
+from muxado.errors import ErrorCode
 from muxado.wire.codec import CREDIT, DATA, GO_AWAY, NEED_MORE, RESET
 
 from ..frames import Frame, FrameReader
 
 LAST_ID = 0x7FFFFFFF
 PING_ID = 1
+
+# The codes of GOAWAYs for what the peer does wrong, which it can while we close, too.
+FAULTS = {
+    ErrorCode.PROTOCOL_ERROR,
+    ErrorCode.FRAME_SIZE_ERROR,
+    ErrorCode.ENHANCE_YOUR_CALM,
+    ErrorCode.PEER_EOF,
+    ErrorCode.UNKNOWN,
+}
+
+# The codes of RSTs that nobody here has asked for: docs/protocol.md sections 9 and 12.
+RESETS = {
+    ErrorCode.FLOW_CONTROL_ERROR,
+    ErrorCode.STREAM_CLOSED,
+    ErrorCode.STREAM_REFUSED,
+    ErrorCode.STREAM_CANCELLED,
+    ErrorCode.ACCEPT_QUEUE_FULL,
+    ErrorCode.ENHANCE_YOUR_CALM,
+}
 
 
 @dataclass
@@ -27,6 +47,10 @@ class Rules:
 
     Credit is checked by what the peer has granted at most: a window for each SYN of an id, and
     the sum of its WNDINCs.
+
+    Attributes:
+        own_resets: the streams that the application has reset, and its codes.
+        announced: the codes of GOAWAYs that end nothing yet, which the application has sent.
     """
 
     def __init__(self, core: CoreSession) -> None:
@@ -37,6 +61,8 @@ class Rules:
         self.spoken = FrameReader()
         self.credit: dict[int, int] = {}
         self.own: dict[int, Said] = {}
+        self.own_resets: set[tuple[int, int]] = set()
+        self.announced: set[int] = set()
 
     def hear(self, wire: bytes) -> None:
         """Note what the peer says, before the session hears it."""
@@ -65,12 +91,20 @@ class Rules:
         stream_id = frame.stream_id
         if frame.kind == GO_AWAY:
             assert len(frame.text) <= 128
+            reason = self.core.reason
+            if frame.code not in self.announced:
+                assert reason is not None, "a GOAWAY, and the session goes on"
+                late = self.core.closed_here and frame.code in FAULTS
+                assert frame.code == reason.code or late
             return
         assert 1 <= stream_id <= LAST_ID
         if stream_id % 2 == self.parity and stream_id != PING_ID:
             self._check_own(frame, syn_allowed)
         if frame.kind == CREDIT:
             assert frame.value >= 1
+        elif frame.kind == RESET:
+            own = (stream_id, frame.code) in self.own_resets
+            assert own or frame.code in RESETS
         elif frame.kind == DATA:
             assert not (frame.syn and frame.fin), "a Go peer could not answer"
             assert not (frame.syn and stream_id % 2 != self.parity)

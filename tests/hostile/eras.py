@@ -161,14 +161,6 @@ class Era:
             talk = self.waiting.pop((1 - side, stream.stream_id))
             talk.streams[side] = stream
 
-    def reset_one(self) -> None:
-        """Reset a stream from either side."""
-        if self.talks:
-            talk = self.rng.choice(self.talks)
-            stream = self.rng.choice(talk.streams)
-            if stream is not None:
-                stream.reset(self.rng.randrange(20))
-
     def alive(self) -> bool:
         return all(core.reason is None for core in self.sides)
 

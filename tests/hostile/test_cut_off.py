@@ -16,6 +16,8 @@ from ..frames import Frame, FrameReader, read_frames
 
 # Every how many bytes the long ones are cut; the others at each.
 STEPS = {"100-interleaved": 31, "flow-control-1mib": 19_997}
+# And if there is time.
+SLOW_STEPS = {"100-interleaved": 1, "flow-control-1mib": 499}
 # At the start and the end even these are cut at each byte.
 MARGIN = 40
 
@@ -45,14 +47,18 @@ def lost(replay: Replay) -> None:
     replay.core.connection_lost(None, NOW)
 
 
+SLOWLY = [pytest.mark.slow, pytest.mark.timeout(900)]
+CASES = [pytest.param(scenario, STEPS.get(scenario, 1)) for scenario in SCRIPTS]
+CASES += [pytest.param(*case, marks=SLOWLY) for case in SLOW_STEPS.items()]
+
+
 @pytest.mark.parametrize("end", [end_of_input, reset, lost])
 @pytest.mark.parametrize("client", [True, False], ids=["as-client", "as-server"])
-@pytest.mark.parametrize("scenario", SCRIPTS)
+@pytest.mark.parametrize(("scenario", "step"), CASES)
 def test_a_conversation_cut_off_at_every_byte(
-    scenario: str, client: bool, end: Callable[[Replay], None]
+    scenario: str, step: int, client: bool, end: Callable[[Replay], None]
 ) -> None:
     length = sum(map(len, Replay(scenario, client).parts))
-    step = STEPS.get(scenario, 1)
     for place in range(length + 1):
         if place % step == 0 or place < MARGIN or place > length - MARGIN:
             check_cut_off(scenario, client, place, end)

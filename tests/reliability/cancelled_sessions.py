@@ -11,7 +11,7 @@ from muxado import Session, Stream
 from muxado.asyncio.transport import StreamServer
 
 from ..asyncio.helpers import echo, exchange, opened, running
-from .cancelling import Cut, Scenario, Scenarios, Stage, check
+from .cancelling import Cut, Scenario, Scenarios, Stage
 
 SESSIONS = Scenarios()
 
@@ -25,7 +25,7 @@ def accepting(call: Callable[[Session], Coroutine[Any, Any, Stream]]) -> Scenari
             other = await cut(call(ends.server)) or await ends.server.accept()
             assert other.id == stream.id
             other.close()
-        await check(ends)
+        await stage.check(ends)
 
     return scenario
 
@@ -43,7 +43,7 @@ async def accept_beside(stage: Stage, cut: Cut) -> None:
         assert {mine.id, (await other).id} == {first.id, second.id}
         for stream in (mine, other.result(), first, second):
             stream.close()
-    await check(ends)
+    await stage.check(ends)
 
 
 @SESSIONS.of("Session.serve")
@@ -83,7 +83,7 @@ async def ping(stage: Stage, cut: Cut) -> None:
     ends = await stage.new_pair()
     await cut(ends.client.ping())
     assert await ends.client.ping() > 0
-    await check(ends)
+    await stage.check(ends)
 
 
 @SESSIONS.of("Session.ping: beside another")
@@ -92,7 +92,7 @@ async def ping_beside(stage: Stage, cut: Cut) -> None:
     async with running(ends.client.ping()) as other:
         await cut(ends.client.ping())
         assert await other > 0
-    await check(ends)
+    await stage.check(ends)
 
 
 @SESSIONS.of("Session.wait_closed")
@@ -134,7 +134,7 @@ async def check_open(session: Session) -> None:
 async def enter(stage: Stage, cut: Cut) -> None:
     ends = await stage.new_pair()
     assert await cut(ends.client.__aenter__()) in (None, ends.client)
-    await check(ends)
+    await stage.check(ends)
 
 
 @SESSIONS.of("Session.__aexit__")
@@ -166,7 +166,7 @@ async def create_connection(stage: Stage, cut: Cut) -> None:
             assert await other.readexactly(5) == b"hello"
             transport.close()
             assert await other.read() == b""
-    await check(ends)
+    await stage.check(ends)
 
 
 @SESSIONS.of("Session.create_connection: TLS inside")
@@ -182,7 +182,7 @@ async def create_connection_tls(stage: Stage, cut: Cut) -> None:
         given[0].abort()
     server.close()
     await server.wait_closed()
-    await check(ends)
+    await stage.check(ends)
 
 
 @SESSIONS.of("Session.open_connection")
@@ -198,7 +198,7 @@ async def open_connection(stage: Stage, cut: Cut) -> None:
         assert await reader.read() == b"back"
         writer.close()
         await writer.wait_closed()
-    await check(ends)
+    await stage.check(ends)
 
 
 def serving(call: Callable[[StreamServer], Coroutine[Any, Any, object]]) -> Scenario:

@@ -12,7 +12,7 @@ from muxado import Stream
 
 from ..asyncio.helpers import opened, running
 from ..asyncio.transports import Ends
-from .cancelling import Cut, Scenario, Scenarios, Stage, check
+from .cancelling import Cut, Scenario, Scenarios, Stage
 
 STREAMS = Scenarios()
 
@@ -41,7 +41,7 @@ def reading(call: Callable[[Stream], Coroutine[Any, Any, bytes]], least: int) ->
             assert first is None or len(first) >= least
             assert (first or b"") + await stream.read() == DATA
             await sending
-        await check(ends)
+        await stage.check(ends)
 
     return scenario
 
@@ -63,7 +63,7 @@ async def readinto(stage: Stage, cut: Cut) -> None:
         assert buffer[count:] == bytes(100 - count)
         assert bytes(buffer[:count]) + await stream.read() == DATA
         await sending
-    await check(ends)
+    await stage.check(ends)
 
 
 @asynccontextmanager
@@ -73,16 +73,23 @@ async def stuffed(stage: Stage) -> AsyncIterator[tuple[Ends, Stream, Stream]]:
     async with opened(*ends) as (stream, other):
         await stream.write(b"." * 2500)
         yield ends, stream, other
-    await check(ends)
+    await stage.check(ends)
 
 
-@STREAMS.of("Stream.write")
-async def write(stage: Stage, cut: Cut) -> None:
-    async with stuffed(stage) as (_, stream, other), running(other.read()) as reading:
-        await cut(stream.write(b"x" * 700))
-        await stream.write(b"end")
-        stream.write_eof()
-        assert await reading == b"." * 2500 + (b"" if cut.hit else b"x" * 700) + b"end"
+def writing(call: Callable[[Stream, bytes], Coroutine[Any, Any, object]]) -> Scenario:
+    """Cut a write that waits: all of it goes out, or nothing."""
+
+    async def scenario(stage: Stage, cut: Cut) -> None:
+        async with stuffed(stage) as (_, stream, other), running(other.read()) as reading:
+            await cut(call(stream, b"x" * 700))
+            await stream.write(b"end")
+            stream.write_eof()
+            assert await reading == b"." * 2500 + (b"" if cut.hit else b"x" * 700) + b"end"
+
+    return scenario
+
+
+STREAMS["Stream.write"] = writing(lambda stream, data: stream.write(data))
 
 
 @STREAMS.of("Stream.write: between others")
@@ -130,23 +137,30 @@ async def wait_reset(stage: Stage, cut: Cut) -> None:
             assert await stream.wait_reset() == 77
 
 
-@STREAMS.of("Stream.__aexit__")
-async def leave(stage: Stage, cut: Cut) -> None:
-    async with stuffed(stage) as (_, stream, other), running(other.read()) as reading:
-        await cut(stream.__aexit__(None, None, None))
-        if not cut.hit:
-            assert await reading == b"." * 2500
-            return
-        # Cancelled before it has begun it has done nothing, else it has reset the stream.
-        assert stream.is_closing() == (cut.turns > 0)
-        stream.reset()
-        await asyncio.wait([reading])
-        error = reading.exception()
-        if error is None:
-            assert reading.result() == b"." * 2500  # it was cancelled just as the last went out
-        else:
-            assert isinstance(error, muxado.StreamReset)
-            assert error.code == muxado.ErrorCode.STREAM_CANCELLED
+def leaving(call: Callable[[Stream], Coroutine[Any, Any, object]]) -> Scenario:
+    """Cut the end of a stream that waits for the peer: all arrives, or the stream is reset."""
+
+    async def scenario(stage: Stage, cut: Cut) -> None:
+        async with stuffed(stage) as (_, stream, other), running(other.read()) as reading:
+            await cut(call(stream))
+            if not cut.hit:
+                assert await reading == b"." * 2500
+                return
+            # Cancelled before it has begun it has done nothing, else it has reset the stream.
+            assert stream.is_closing() == (cut.turns > 0)
+            stream.reset()
+            await asyncio.wait([reading])
+            error = reading.exception()
+            if error is None:
+                assert reading.result() == b"." * 2500  # it was cancelled just as the last went out
+            else:
+                assert isinstance(error, muxado.StreamReset)
+                assert error.code == muxado.ErrorCode.STREAM_CANCELLED
+
+    return scenario
+
+
+STREAMS["Stream.__aexit__"] = leaving(lambda stream: stream.__aexit__(None, None, None))
 
 
 @STREAMS.of("Stream.__aenter__")
@@ -154,4 +168,4 @@ async def enter(stage: Stage, cut: Cut) -> None:
     ends = await stage.new_pair()
     async with opened(*ends) as (stream, _):
         assert await cut(stream.__aenter__()) in (None, stream)
-    await check(ends)
+    await stage.check(ends)

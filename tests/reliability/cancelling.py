@@ -5,32 +5,65 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple, TypeVar, get_origin, get_type_hints
-
-import muxado
+from contextlib import AbstractAsyncContextManager
+from types import ModuleType
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from ..asyncio.certificates import Tls
 from ..asyncio.conftest import NewPair
 from ..asyncio.helpers import opened
 from ..asyncio.transports import Ends
+from .bystander import Bystander
 
 T = TypeVar("T")
 
 MOST_TURNS = 500
 
 
-class Stage(NamedTuple):
+class Stage:
     """What a scenario has to work with.
 
     Attributes:
-        new_pair: makes two connected sessions, with the settings given.
         tls: certificates.
         secure: whether connections should be TLS.
     """
 
-    new_pair: NewPair
-    tls: Tls
-    secure: bool
+    def __init__(self, new_pair: NewPair, tls: Tls, secure: bool) -> None:
+        self.tls = tls
+        self.secure = secure
+        self._new_pair = new_pair
+        self._bystanders: list[Bystander] = []
+
+    async def new_pair(self, **settings: Any) -> Ends:
+        """Make two connected sessions that are busy already, with the settings given."""
+        ends = await self._new_pair(**settings)
+        self._bystanders.append(await Bystander.between(*ends))
+        return ends
+
+    async def check(self, ends: Ends) -> None:
+        """See that a session works in both directions, and that nothing is left of what was."""
+        while self._bystanders:
+            await self._bystanders.pop().finish()
+        client, server = ends
+        for session in ends:
+            await session.ping()
+        for near, far in ((client, server), (server, client)):
+            async with opened(near, far) as (stream, other):
+                assert stream.id == other.id, "a stream was left in the queue"
+                await stream.write(b"there")
+                assert await other.readexactly(5) == b"there"
+                await other.write(b"back")
+                assert await stream.readexactly(4) == b"back"
+        for session in ends:
+            await session.ping()
+        for session in ends:
+            stats = session.stats()
+            assert (stats.streams, stats.memory_held, stats.bytes_queued) == (0, 0, 0)
+
+    async def leave(self) -> None:
+        """See that what runs beside sessions that have ended has ended with them."""
+        while self._bystanders:
+            await self._bystanders.pop().leave()
 
 
 Scenario = Callable[[Stage, "Cut"], Awaitable[None]]
@@ -82,37 +115,20 @@ async def every_cut(scenario: Scenario, stage: Stage) -> int:
     for turns in range(MOST_TURNS):
         cut = Cut(turns)
         await scenario(stage, cut)
+        await stage.leave()
         if not cut.hit:
             return turns
     raise AssertionError(f"the call is not done after {MOST_TURNS} turns")
 
 
-async def check(ends: Ends) -> None:
-    """See that a session works in both directions, and that nothing is left of what was."""
-    client, server = ends
-    for session in ends:
-        await session.ping()
-    for near, far in ((client, server), (server, client)):
-        async with opened(near, far) as (stream, other):
-            assert stream.id == other.id, "a stream was left in the queue"
-            await stream.write(b"there")
-            assert await other.readexactly(5) == b"there"
-            await other.write(b"back")
-            assert await stream.readexactly(4) == b"back"
-    for session in ends:
-        await session.ping()
-    for session in ends:
-        stats = session.stats()
-        assert (stats.streams, stats.memory_held, stats.bytes_queued) == (0, 0, 0)
-
-
-def public_coroutines() -> set[str]:
+def public_coroutines(front_end: ModuleType) -> set[str]:
     """Return the names of everything public that can be awaited, and so be cancelled.
 
-    Also of the classes that have no public name, and are given by what has one.
+    Also of the classes that have no public name, and are given by what has one; and both ends
+    of the blocks of those context managers that have no class of their own.
     """
     names = set()
-    waiting = [(name, getattr(muxado, name)) for name in muxado.__all__]
+    waiting = [(name, getattr(front_end, name)) for name in front_end.__all__]
     seen = set()
     while waiting:
         name, value = waiting.pop()
@@ -124,9 +140,11 @@ def public_coroutines() -> set[str]:
             public = [(each, member) for each, member in members if is_public(each)]
             waiting += [(f"{value.__name__}.{each}", member) for each, member in public]
         elif inspect.isfunction(value):
-            given = given_by(value)
+            given = given_by(value, front_end)
             if waits(value) or hasattr(given, "__await__"):
                 names.add(name)
+            if given is AbstractAsyncContextManager:
+                names |= {f"{name}.__aenter__", f"{name}.__aexit__"}
             if inspect.isclass(given) and given.__module__.startswith("muxado."):
                 waiting.append((given.__name__, given))
     return names
@@ -140,9 +158,9 @@ def waits(function: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
-def given_by(function: Callable[..., object]) -> object:
+def given_by(function: Callable[..., object], front_end: ModuleType) -> object:
     """Return the class of what a function gives, by its annotation."""
-    names = {name: getattr(muxado, name) for name in muxado.__all__}
+    names = {name: getattr(front_end, name) for name in front_end.__all__}
     try:
         hint = get_type_hints(function, localns=names).get("return")
     except NameError:  # a name that is imported for type checkers only; ours never are

@@ -28,6 +28,7 @@ class Entry:
         received: bytes that were read, each of them right.
         ended: the peer's FIN was read after them.
         done: everything went as planned.
+        excused: it was planned to end early, or was given up.
         wrong: the first byte that was not what it should be, -1 if all were.
     """
 
@@ -36,6 +37,7 @@ class Entry:
     received: int = 0
     ended: bool = False
     done: bool = False
+    excused: bool = False
     wrong: int = -1
 
 
@@ -63,14 +65,19 @@ class Totals:
     bytes_received: int = 0
     wrong: list[str] = field(default_factory=list)
 
-    def balance(self, ours: Entries, theirs: Entries) -> None:
-        """Compare what both ends know of the same streams, and note what doesn't agree."""
+    def balance(self, ours: Entries, theirs: Entries, *, orderly: bool) -> None:
+        """Compare what both ends know of the same streams, and note what doesn't agree.
+
+        After an orderly end nothing may have been cut short but what was to be.
+        """
         for key in ours.keys() | theirs.keys():
             # The accepting end may never have heard of a stream that was cut short.
             here, there = ours.get(key, Entry()), theirs.get(key, Entry())
             self.streams += 1
             self.done += here.done and there.done
             self.cut_short += not (here.done and there.done)
+            if orderly and not (here.done and there.done) and not (here.excused or there.excused):
+                self.wrong.append(f"stream {key:#x}: cut short by nobody")
             for sender, receiver in ((here, there), (there, here)):
                 self.bytes_sent += sender.sent
                 self.bytes_received += receiver.received

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+import muxado
+import muxado.adapters.anyio
+
 from ..asyncio.certificates import Tls
 from ..asyncio.conftest import NewPair, new_pair
 from ..asyncio.transports import Connect, over_tcp, over_tls
+from .cancelled_adapters import ADAPTERS
 from .cancelled_places import PLACES
 from .cancelled_sessions import SESSIONS
 from .cancelled_streams import STREAMS
@@ -16,14 +20,16 @@ __all__ = ["new_pair"]
 
 pytestmark = pytest.mark.anyio
 
-SCENARIOS = STREAMS | SESSIONS | PLACES
+SCENARIOS = STREAMS | SESSIONS | PLACES | ADAPTERS
 
 # These only look at what is there, and so can't be cancelled once they run.
 NEVER_WAIT = {
+    "ByteStream.__aenter__",
     "Listener.__aenter__",
     "Server.__aenter__",
     "Session.__aenter__",
     "Stream.__aenter__",
+    "StreamListener.__aenter__",
     "StreamServer.__aenter__",
     "StreamServer.start_serving",
 }
@@ -35,7 +41,9 @@ CASES += [(name, True) for name in [*ENDS, *PLACES] if name not in NEVER_WAIT]
 
 
 def test_every_public_coroutine_has_a_scenario() -> None:
-    assert {name.partition(":")[0] for name in SCENARIOS} == public_coroutines()
+    assert {name.partition(":")[0] for name in SCENARIOS} == public_coroutines(
+        muxado
+    ) | public_coroutines(muxado.adapters.anyio)
 
 
 @pytest.fixture

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import subprocess
 import sys
+import tracemalloc
 from importlib.util import find_spec
 
 import pytest
+
+import muxado
+from muxado import Session
+
+from ..asyncio.helpers import echo, exchange
 
 LOOPS = [
     "asyncio",
@@ -35,3 +43,35 @@ def test_every_byte_is_accounted_for_after_mixed_traffic_over_a_bad_line(loop: s
 @pytest.mark.parametrize("loop", LOOPS)
 def test_many_short_streams_on_one_session_keep_memory_flat(loop: str) -> None:
     assert "grown by" in soak("--streams", "20000", "--loop", loop)
+
+
+@pytest.mark.anyio
+async def test_short_streams_over_sockets_leave_nothing_behind(no_complaints: None) -> None:
+    """To the byte, which the memory of a process is too coarse for."""
+
+    async def handle(session: Session) -> None:
+        await session.serve(echo)
+
+    async def ask(session: Session, count: int) -> None:
+        for _ in range(count):
+            async with session.open() as stream:
+                assert await exchange(stream, b"x" * 64) == b"x" * 64
+
+    async def held_after(session: Session, count: int) -> int:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(ask(session, count // 20))
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    async with (
+        muxado.serve(handle, "127.0.0.1", 0) as server,
+        muxado.connect(*server.addresses[0]) as session,
+    ):
+        tracemalloc.start()
+        try:
+            before = await held_after(session, 1000)
+            grown = await held_after(session, 1000) - before
+        finally:
+            tracemalloc.stop()
+    assert grown < 16 * 1024

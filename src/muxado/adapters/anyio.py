@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -29,6 +30,9 @@ class ByteStream(anyio.abc.ByteStream):
     this side has closed, `BrokenResourceError` for a reset or a lost session, the last two with
     muxado's own error as their `__cause__`. Its extra attributes are the addresses of the
     session's connection.
+
+    As an async context manager it is closed at the end of the block, or reset if the block
+    raises or is cancelled.
 
     Args:
         stream: from `open()` or `accept()` of `muxado.Session` or `muxado.trio.Session`.
@@ -111,6 +115,15 @@ class ByteStream(anyio.abc.ByteStream):
             await anyio.lowlevel.checkpoint()
         else:
             await self._stream.aclose()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        # An end would make what the exception cut off look whole.
+        await self._stream.__aexit__(exc_type, exc_val, exc_tb)
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
