@@ -14,6 +14,7 @@ import warnings
 import pytest
 
 import muxado
+from muxado import sync
 from muxado.sync import Stream, StreamListener
 
 from .conftest import Ends
@@ -201,6 +202,19 @@ def test_a_fork_leaves_the_listener_to_the_parent(ends: Ends) -> None:
 def _child_accepts_nothing(listener: StreamListener) -> None:
     with pytest.raises(muxado.SessionError, match="parent"):
         listener.accept()
+
+
+def test_a_listener_is_closed_in_a_child_alone() -> None:
+    with sync.listen("127.0.0.1", 0) as listener:
+        assert _in_child(lambda: _child_closes(listener)) == 0
+        with sync.connect(*listener.addresses[0]), listener.accept(PATIENCE):
+            pass
+
+
+def _child_closes(listener: sync.Listener) -> None:
+    sockets = listener.sockets
+    listener.close()
+    assert [sock.fileno() for sock in sockets] == [-1]
 
 
 def test_forks_amid_traffic(ends: Ends) -> None:

@@ -28,13 +28,13 @@ def connect(
     timeout: float | None = 30.0,
     source_address: tuple[str, int] | None = None,
 ) -> Session:
-    """Dial a session, as its client.
+    """Dial a session, as its client, and return it once the connection is there.
 
     Args:
         host: the host to dial over TCP.
         port: its port.
         path: dial this Unix socket instead.
-        sock: use this connected socket instead.
+        sock: use this connected socket instead; it is the session's from then on.
         ssl: True for TLS with the system's trusted authorities, or a context. True offers the
             ALPN protocol `muxado/2`; a server that chooses none is fine.
         server_hostname: the name the server's certificate must have; `host` by default.
@@ -47,6 +47,7 @@ def connect(
         UsageError: not exactly one of host and port, path, or sock was given.
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError`).
         ProtocolError: the server chose another ALPN protocol.
+        RuntimeError: no thread can be started for the session.
     """
     check_target(host, port, path, sock)
     context = client_context(ssl)

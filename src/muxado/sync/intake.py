@@ -76,6 +76,7 @@ class Intake:
     def join(self) -> None:
         """Wait until the sockets are closed and the sessions that nobody took aborted."""
         self._thread.join()
+        self._close_sockets()  # in a forked child there is no thread that has done it
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -84,11 +85,16 @@ class Intake:
             while not self.closed.is_set():
                 for key, _ in selector.select():
                     assert isinstance(key.fileobj, socket.socket)
-                    if key.fileobj is not self._bell:
+                    if key.fileobj is self._bell:
+                        self._bell.recv(1)  # a forked child's close() rings here too
+                    else:
                         self._take(key.fileobj)
+        self._close_sockets()
+        self._abort_waiting()
+
+    def _close_sockets(self) -> None:
         for sock in (self._bell, self._bell_rope, *self.sockets):
             sock.close()
-        self._abort_waiting()
 
     def _take(self, listening: socket.socket) -> None:
         self._slots.acquire()

@@ -42,7 +42,8 @@ class Listener:
     """Listens for sessions and hands them out, one per connection. See `listen`.
 
     As a context manager it is closed at the end of the block; iterating over it gives sessions
-    until it is closed. The sessions are the caller's, and outlive it.
+    until it is closed. The sessions are the caller's, and outlive it. One that is dropped
+    unclosed is closed with a `ResourceWarning`.
     """
 
     def __init__(self, intake: Intake) -> None:
@@ -61,10 +62,13 @@ class Listener:
         return [] if self._intake.closed.is_set() else list(self._addresses)
 
     def accept(self, timeout: float | None = None) -> Session:
-        """Wait for the next session, its handshake done.
+        """Wait for the next session, its handshake done, and return it.
+
+        Args:
+            timeout: seconds to wait; None: for as long as it takes.
 
         Raises:
-            TimeoutError: none came within `timeout` seconds.
+            TimeoutError: none came in that time.
             SessionClosed: the listener is closed.
         """
         session = None if self._intake.closed.is_set() else self._intake.next(timeout)
@@ -82,7 +86,10 @@ class Listener:
             raise StopIteration from None
 
     def close(self) -> None:
-        """Stop listening; sessions that nobody has accepted are aborted. Harmless if repeated."""
+        """Stop listening; sessions that nobody has accepted are aborted. Harmless if repeated.
+
+        Whoever waits in `accept` is told with `SessionClosed`.
+        """
         self._intake.close()
         self._intake.join()
 
@@ -141,7 +148,10 @@ class Server:
         return [session for session in self._sessions.members() if not session.closed]
 
     def close(self) -> None:
-        """Stop listening, and close every session in order. Harmless if repeated."""
+        """Stop listening, and close every session in order. Harmless if repeated.
+
+        It does not wait: `wait_closed` tells when it is done.
+        """
         for session in self._stop():
             session.close()
 
@@ -154,8 +164,11 @@ class Server:
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the server is closed, its sessions are gone and the handlers done.
 
+        Args:
+            timeout: seconds to wait; None: for as long as it takes.
+
         Raises:
-            TimeoutError: that took longer than `timeout` seconds.
+            TimeoutError: it took longer; nothing is changed by that.
         """
         deadline = deadline_of(timeout)
         self._thread.join(rest_of(deadline))
@@ -186,7 +199,10 @@ class Server:
         self.wait_closed(None if rest is None else rest + LAST_MOMENT)
 
     def serve_forever(self) -> None:
-        """Serve until the server is closed from another thread, or this one is interrupted."""
+        """Serve until the server is closed from another thread, or this one is interrupted.
+
+        An exception that comes in here, such as KeyboardInterrupt, closes the server.
+        """
         try:
             self.wait_closed()
         except BaseException:
@@ -261,19 +277,25 @@ def serve(
 
     Args:
         handler: a function.
-        host: the address to listen on; all of them if only `port` is given.
-        port: the TCP port, 0 for any free one (see `Server.addresses`).
-        path: listen on this Unix socket instead.
-        sock: listen on this socket instead.
+        host: the address to listen on, or a name, for all of its addresses; this machine's
+            addresses if only `port` is given.
+        port: the TCP port, 0 for any free one at each address (see `Server.addresses`).
+        path: listen on this Unix socket instead. One that is there already is replaced.
+        sock: listen on this bound socket instead; it is closed with the listener.
         ssl: for TLS, a context with a certificate; for mutual TLS, one that demands the
             client's too (`verify_mode`).
         config: the sessions' settings.
         backlog: connections that the kernel keeps waiting.
-        executor: run the handlers there instead of in new threads.
+        executor: run the handlers there instead of in new threads. A session whose handler is
+            cancelled there, before it has begun, is aborted.
+
+    Returns:
+        the server, which listens already; to be closed, or used with `with`.
 
     Raises:
         UsageError: not exactly one of host and port, path, or sock was given.
         OSError: the address can't be listened on.
+        RuntimeError: no thread can be started for it.
     """
     listener = listen(host, port, path=path, sock=sock, ssl=ssl, config=config, backlog=backlog)
     try:
@@ -293,7 +315,28 @@ def listen(
     config: Config | None = None,
     backlog: int = 128,
 ) -> Listener:
-    """Listen for sessions to `accept()`. See `serve` for the arguments."""
+    """Listen for sessions to `accept()`.
+
+    Args:
+        host: the address to listen on, or a name, for all of its addresses; this machine's
+            addresses if only `port` is given.
+        port: the TCP port, 0 for any free one at each address (see `Listener.addresses`).
+        path: listen on this Unix socket instead. One that is there already is replaced.
+        sock: listen on this bound socket instead; it is closed with the listener.
+        ssl: for TLS, a context with a certificate; for mutual TLS, one that demands the
+            client's too (`verify_mode`). Handshakes are done before `accept` gives a session,
+            many at once, within 10 seconds each.
+        config: the sessions' settings.
+        backlog: connections that the kernel keeps waiting.
+
+    Returns:
+        the listener, to be closed, or used with `with`.
+
+    Raises:
+        UsageError: not exactly one of host and port, path, or sock was given.
+        OSError: the address can't be listened on.
+        RuntimeError: no thread can be started for it.
+    """
     check_place(host, port, path, sock)
     context = server_context(ssl)
     with ExitStack() as on_failure:

@@ -75,10 +75,13 @@ class Session(BaseSession[Stream]):
         return Stream(self, self._driver, stream)
 
     def accept(self, timeout: float | None = None) -> Stream:
-        """Wait for the next stream that the peer opens.
+        """Wait for the next stream that the peer opens, and return it.
+
+        Args:
+            timeout: seconds to wait; 0: don't; None: for as long as it takes.
 
         Raises:
-            TimeoutError: none came within `timeout` seconds.
+            TimeoutError: none came in that time; the next call may still get it.
             SessionError: the session is closing or has ended, and no stream waits.
         """
         deadline = deadline_of(timeout)
@@ -178,7 +181,7 @@ class Session(BaseSession[Stream]):
         """Return the session as a listening socket, for `socketserver` and its like.
 
         Its `accept()` gives `(stream, address)`, and its `fileno()` is readable while streams
-        wait. Every call gives the same one.
+        wait. Every call gives the same one, until that is closed.
         """
         driver = self._driver
         with driver.lock:
@@ -193,8 +196,11 @@ class Session(BaseSession[Stream]):
     def ping(self, timeout: float | None = None) -> float:
         """Ask the peer for a sign of life, and return the round trip in seconds.
 
+        Args:
+            timeout: seconds to wait for it; None: until it comes or the session ends.
+
         Raises:
-            TimeoutError: no answer came within `timeout` seconds.
+            TimeoutError: no answer came in that time; the session goes on.
             UsageError: the peer uses stream 1 itself, which no muxado peer does.
             SessionError: the session is closing or has ended.
         """
@@ -221,6 +227,9 @@ class Session(BaseSession[Stream]):
     def shutdown(self, timeout: float | None = 30.0) -> None:
         """End the session gracefully: no new streams, wait for the open ones, then close.
 
+        It returns when the session has ended, which after the streams takes
+        `Config.close_timeout` at most.
+
         Args:
             timeout: seconds for the open streams; then the session is aborted. None waits
                 for as long as they take.
@@ -241,8 +250,13 @@ class Session(BaseSession[Stream]):
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the session has ended and its socket is closed.
 
+        It ends nothing itself: `close`, `abort` or the peer does.
+
+        Args:
+            timeout: seconds to wait; None: for as long as it takes.
+
         Raises:
-            TimeoutError: that took longer than `timeout` seconds.
+            TimeoutError: it took longer; nothing is changed by that.
         """
         deadline = deadline_of(timeout)
         with self._driver.lock:
@@ -307,15 +321,35 @@ class Session(BaseSession[Stream]):
 
 
 def client(sock: socket.socket, *, config: Config | None = None) -> Session:
-    """Make a session over a connected socket (an `ssl.SSLSocket` too), as its client.
+    """Make a session over a connected socket, as its client. It does not wait.
 
-    The socket is the session's from then on.
+    Args:
+        sock: the socket, which may be an `ssl.SSLSocket` after its handshake. It is the session's
+            from then on, which makes it non-blocking and closes it.
+        config: the session's settings; `Config()` by default.
+
+    Returns:
+        the session, to be closed, or used with `with`.
+
+    Raises:
+        RuntimeError: no thread can be started for it; the socket is still the caller's.
     """
     return _over(sock, client=True, config=config)
 
 
 def server(sock: socket.socket, *, config: Config | None = None) -> Session:
-    """Make a session over a connected socket, as its server. See `client`."""
+    """Make a session over a connected socket, as its server. It does not wait.
+
+    Args:
+        sock: the socket, as for `client`.
+        config: the session's settings; `Config()` by default.
+
+    Returns:
+        the session, to be closed, or used with `with`.
+
+    Raises:
+        RuntimeError: no thread can be started for it; the socket is still the caller's.
+    """
     return _over(sock, client=False, config=config)
 
 

@@ -99,7 +99,15 @@ class Stream(BaseStream["Session"]):
                 self._wait_readable(deadline)
 
     def recv_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> int:
-        """Read into `buffer`, up to `nbytes` if that is not 0; return the number of bytes.
+        """Read into a buffer.
+
+        Args:
+            buffer: where to; it is filled from its start.
+            nbytes: how many bytes at most; 0: as many as the buffer holds.
+            flags: as for `recv`.
+
+        Returns:
+            the number of bytes; 0 at the end of the stream.
 
         Raises:
             ValueError: `nbytes` is more than the buffer holds.
@@ -151,6 +159,13 @@ class Stream(BaseStream["Session"]):
     def send(self, data: Buffer, flags: int = 0) -> int:
         """Queue `data`, all of it, after waiting until `Config.write_high_water` allows.
 
+        In the midst of another call of the same thread, as from a signal's handler, it waits for
+        nothing, and an error is only logged.
+
+        Args:
+            data: what to send; it may be changed afterwards.
+            flags: 0; a stream knows none.
+
         Returns:
             The length of `data`.
 
@@ -197,17 +212,32 @@ class Stream(BaseStream["Session"]):
         core.check_writable()
 
     def sendall(self, data: Buffer, flags: int = 0) -> None:
-        """Queue all of `data`; its bytes stay together. See `send`."""
+        """Queue all of `data`; its bytes stay together. It takes and raises what `send` does."""
         self.send(data, flags)
 
     def sendmsg(self, buffers: Iterable[Buffer]) -> int:
-        """Queue all `buffers` as one write; return how many bytes that was. See `send`."""
+        """Queue several buffers as one write; return how many bytes that was.
+
+        Args:
+            buffers: what to send, one after another.
+
+        It raises as `send`.
+        """
         return self.send(b"".join(buffers))
 
     def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
-        """Send a file from `offset` on, up to `count` bytes; return how many were sent.
+        """Send a file's bytes; return how many were queued.
 
-        It raises as `send`; the file's position tells how much was queued.
+        Args:
+            file: a binary file; its position says afterwards how much was queued, also if
+                this raises.
+            offset: where in the file to begin, in bytes; 0: at its position.
+            count: bytes, how many at most; None: up to the file's end.
+
+        Raises:
+            ValueError: `count` is negative.
+
+        Otherwise it raises as `send`; the timeout is for each piece of 256 KiB.
         """
         if count is not None and count < 0:
             raise ValueError("count must not be negative")
@@ -229,10 +259,15 @@ class Stream(BaseStream["Session"]):
     # Ending
 
     def shutdown(self, how: int) -> None:
-        """Half-close: `SHUT_WR` sends FIN after what is queued; `SHUT_RD` ends the reading here.
+        """End one direction or both, without waiting; `close()` is what frees the stream.
 
-        What has come can still be read then, and after it a read gives b"", one that waits
-        already too. `SHUT_RDWR` is both, as on a socket: `close()` is what frees the stream.
+        Args:
+            how: `socket.SHUT_WR` sends FIN after what is queued. `socket.SHUT_RD` ends the
+                reading here: what has come can still be read, and after it a read gives b"",
+                also one that waits already. `socket.SHUT_RDWR` is both.
+
+        Raises:
+            ValueError: `how` is something else.
         """
         if how not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
             raise ValueError(f"shutdown takes SHUT_RD, SHUT_WR or SHUT_RDWR, not {how}")
@@ -272,8 +307,11 @@ class Stream(BaseStream["Session"]):
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the FIN was handed over, or the stream failed; not for the peer's FIN.
 
+        Args:
+            timeout: seconds to wait, whatever `settimeout` says; None: as long as it takes.
+
         Raises:
-            TimeoutError: that took longer than `timeout` seconds.
+            TimeoutError: it took longer; nothing is changed by that.
         """
         deadline = deadline_of(timeout)
         with self._driver.lock:
@@ -283,8 +321,11 @@ class Stream(BaseStream["Session"]):
     def wait_reset(self, timeout: float | None = None) -> int | None:
         """Wait until the stream is over; return its reset code, None if it ended in order.
 
+        Args:
+            timeout: seconds to wait, whatever `settimeout` says; None: as long as it takes.
+
         Raises:
-            TimeoutError: that took longer than `timeout` seconds.
+            TimeoutError: it took longer; nothing is changed by that.
             SessionError: the session ended first.
         """
         core = self._core
@@ -353,7 +394,15 @@ class Stream(BaseStream["Session"]):
     # The rest of a socket
 
     def settimeout(self, timeout: float | None) -> None:
-        """Set how many seconds `recv`, `send` and their kin may wait; None: for ever."""
+        """Set how long `recv`, `send` and their kin may wait.
+
+        Args:
+            timeout: seconds, after which they raise TimeoutError and leave the stream as it was;
+                0: they raise BlockingIOError instead of waiting; None: they wait for ever.
+
+        Raises:
+            ValueError: it is negative.
+        """
         if timeout is not None and timeout < 0:
             raise ValueError("Timeout value out of range")
         self._timeout = timeout
@@ -384,7 +433,22 @@ class Stream(BaseStream["Session"]):
         errors: str | None = None,
         newline: str | None = None,
     ) -> IO[Any]:
-        """Return a file of this stream, as `socket.socket.makefile` does."""
+        """Return a file of this stream, as `socket.socket.makefile` does.
+
+        The stream stays open until it and all of its files are closed. The stream's timeout
+        is the file's too.
+
+        Args:
+            mode: "r", "w" or both, for text; with a "b", for bytes.
+            buffering: the buffer's size in bytes; 0: none, only for bytes. By default it is
+                `io.DEFAULT_BUFFER_SIZE`.
+            encoding: of text, as `open` has it.
+            errors: what to do with text that can't be encoded or decoded, as `open` has it.
+            newline: how line ends are translated, as `open` has it.
+
+        Raises:
+            ValueError: there is no such mode, or text without a buffer was asked for.
+        """
         if not set(mode) <= {"r", "w", "b"}:
             raise ValueError(f"invalid mode {mode!r} (only r, w, b allowed)")
         writing = "w" in mode
