@@ -54,7 +54,7 @@ class Driver:
         core: the session; touched only while `lock` is held.
         sock: the socket.
         family: its address family.
-        listener: gives the session as a listening socket, if somebody holds that.
+        listener: the session as a listening socket, None if nobody has asked for that.
         lost: True once the socket is of no more use.
         gone: True once it is closed too.
     """
@@ -62,9 +62,10 @@ class Driver:
     def __init__(self, core: CoreSession, sock: socket.socket) -> None:
         self.core = core
         self.sock = sock
+        self._secured = sock if isinstance(sock, ssl.SSLSocket) else None
         self.family: socket.AddressFamily = sock.family
         self._lock = threading.RLock()  # never taken twice; but it knows who holds it
-        self.listener: Callable[[], StreamListener | None] = _nothing
+        self.listener: weakref.ref[StreamListener] | None = None
         self.lost: bool = False
         self.gone: bool = False
         self._notify: Callable[[int], None] = _ignore
@@ -192,11 +193,12 @@ class Driver:
         events = core.take_events()
         if events:
             self._notify(events)
-        self._show_waiting()
+        if self.listener is not None:
+            self._show_waiting()
 
     def _show_waiting(self) -> None:
         """Make the listener's descriptor readable or not, as streams wait or don't."""
-        listener = self.listener()
+        listener = None if self.listener is None else self.listener()
         if listener is not None:
             listener._refresh()
 
@@ -244,9 +246,9 @@ class Driver:
 
     def _half_close(self) -> None:
         self._farewell_unsent = False
-        if isinstance(self.sock, ssl.SSLSocket):
+        if self._secured is not None:
             try:
-                self.sock.unwrap()  # sends close_notify
+                self._secured.unwrap()  # sends close_notify
             except ssl.SSLWantWriteError:
                 self._farewell_unsent = True
                 return
@@ -275,7 +277,8 @@ class Driver:
                 selector.register(self.sock, selectors.EVENT_READ)
                 mask = selectors.EVENT_READ
                 while not self.lost:
-                    self._let_accept()
+                    if self.core.held:
+                        self._let_accept()
                     with self._lock:
                         wanted = selectors.EVENT_READ
                         self._blocked = self._wants_room()
@@ -356,7 +359,7 @@ class Driver:
 
     def _decrypted(self) -> bool:
         """Return whether the socket has decrypted bytes already, which no selector sees."""
-        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+        return self._secured is not None and self._secured.pending() > 0
 
     def _close_sockets(self) -> None:
         for sock in (self.sock, self._bell, self._bell_rope):
@@ -366,7 +369,7 @@ class Driver:
         """Leave the session to the parent process, after a fork."""
         self.lost = self.gone = True
         self._close_sockets()
-        listener = self.listener()
+        listener = None if self.listener is None else self.listener()
         if listener is not None:  # or the child's accept() eats the parent's byte
             listener._close_descriptor()
         core = self.core
@@ -377,10 +380,6 @@ class Driver:
 
 
 def _ignore(events: int) -> None:
-    pass
-
-
-def _nothing() -> None:
     pass
 
 

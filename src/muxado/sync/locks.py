@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from time import monotonic
-from typing import cast
 
 
 def held_here(lock: threading.RLock) -> bool:
     """Return whether this very thread holds the lock."""
     # It is what threading.Condition asks too; there is no public name for it.
-    return cast(bool, lock._is_owned())  # type: ignore[attr-defined]  # typeshed leaves it out
+    held: bool = lock._is_owned()  # type: ignore[attr-defined]  # typeshed leaves it out
+    return held
 
 
 def deadline_of(timeout: float | None) -> float | None:

@@ -54,7 +54,8 @@ class Stream(BaseStream["Session"]):
         self._driver = driver
         self._core = core
         self._timeout: float | None = socket.getdefaulttimeout()
-        self._turn = threading.RLock()  # held by the writer that waits or writes
+        self._turn = threading.RLock()  # held by the one writer that waits for room
+        self._crowded = False  # there is such a writer: no other goes first
         self._input_shut = False  # by shutdown(SHUT_RD)
         self._io_refs = 0  # files made of this stream, as the standard library counts them
         self._closed = False
@@ -181,23 +182,32 @@ class Stream(BaseStream["Session"]):
         chunk = data if isinstance(data, bytes) else bytes(memoryview(data))
         core = self._core
         driver = self._driver
-        if driver.busy() or held_here(self._turn):
+        if driver.busy():
             # A file that is collected flushes itself, and a signal's handler may say something.
             driver.later(core.write, chunk)
             return len(chunk)
         deadline = self._deadline()
         with driver.lock:
             core.check_writable()  # first: in a forked child nobody gives the turn back
+            if not self._crowded and core.queued() < core.session.config.write_high_water:
+                core.write(chunk)
+                driver.settle()
+                return len(chunk)
+        if held_here(self._turn):  # a signal's handler, while this very thread waits below
+            driver.later(core.write, chunk)
+            return len(chunk)
         if not self._turn.acquire(timeout=-1 if self._timeout is None else self._timeout):
             raise self._timed_out()
         try:
             with driver.lock:
+                self._crowded = True
                 core.check_writable()
                 while core.queued() >= core.session.config.write_high_water:
                     self._wait_writable(deadline)
                 core.write(chunk)
                 driver.settle()
         finally:
+            self._crowded = False
             self._turn.release()
         return len(chunk)
 
