@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# Most tests wait for something: two at a time take half as long.
+SIDE_BY_SIDE := -n 2 --dist worksteal
 SECONDS ?= 600
 SEED ?= 1
 TESTS ?= tests
@@ -32,7 +34,7 @@ $(VENV)/demo: pyproject.toml
 	@touch $@
 
 test: $(VENV)/installed ## run the tests
-	$(PYTEST) $(TESTS)
+	$(PYTEST) $(SIDE_BY_SIDE) $(TESTS)
 
 test-pythons: ## run the front ends' contract on the other Pythons that are here (3.12, 3.13)
 	@for version in $(PYTHONS); do \
@@ -43,7 +45,7 @@ test-pythons: ## run the front ends' contract on the other Pythons that are here
 	done
 
 test-compiled: .venv-compiled/installed ## run the tests against the compiled core
-	MUXADO_BUILD=compiled .venv-compiled/bin/python -m pytest tests
+	MUXADO_BUILD=compiled .venv-compiled/bin/python -m pytest $(SIDE_BY_SIDE) tests
 
 .venv-compiled/installed: pyproject.toml $(wildcard src/muxado/*.py src/muxado/*/*.py)
 	$(PYTHON) -m venv --clear .venv-compiled

@@ -90,15 +90,10 @@ async def test_an_asyncio_session_is_idle(
 
 @pytest.mark.parametrize(("act", "pending"), CASES)
 def test_a_session_for_threads_is_idle(
-    request: pytest.FixtureRequest,
     wire: Wire,
     act: Callable[[socket.socket], None],
     pending: bool,
 ) -> None:
-    if act is end_of_file and pending:
-        # Not strict: on a busy machine a circle may turn slowly.
-        reason = "the I/O thread selects for input that has ended"
-        request.applymarker(pytest.mark.xfail(strict=False, reason=reason))
     session = sync.client(wire.near, config=CONFIG)
     with session.open(eager=True) as stream:
         if pending:

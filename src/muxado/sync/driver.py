@@ -274,20 +274,23 @@ class Driver:
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._bell, selectors.EVENT_READ)
-                selector.register(self.sock, selectors.EVENT_READ)
-                mask = selectors.EVENT_READ
+                mask = 0
                 while not self.lost:
                     if self.core.held:
                         self._let_accept()
                     with self._lock:
-                        wanted = selectors.EVENT_READ
+                        # Input that has ended stays readable for ever.
+                        wanted = 0 if self.core.eof_received else selectors.EVENT_READ
                         self._blocked = self._wants_room()
                         if self._blocked:
                             wanted |= selectors.EVENT_WRITE
                         self._due = self.core.next_deadline()
                         more = self.core.held or self._decrypted()
                     if wanted != mask:
-                        selector.modify(self.sock, wanted)
+                        if mask:
+                            selector.unregister(self.sock)
+                        if wanted:
+                            selector.register(self.sock, wanted)
                         mask = wanted
                     timeout = 0.0 if more else max(0.0, self._due - monotonic())
                     events = selector.select(None if timeout == inf else timeout)

@@ -121,6 +121,7 @@ class Intake:
         try:
             sock.settimeout(HANDSHAKE_TIMEOUT)
             if self._context is not None:
+                sock.getpeername()  # gone already? wrap_socket would leave its socket unclosed
                 sock = self._context.wrap_socket(sock, server_side=True)
             session = server(sock, config=self._config)
         except OSError as exc:  # ssl.SSLError and TimeoutError too
