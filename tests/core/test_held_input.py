@@ -9,6 +9,8 @@ import pytest
 from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
 from muxado.core.receiver import TURN_SIZE
+from muxado.core.sender import MAX_ANSWERS
+from muxado.wire.codec import DATA
 
 from .peer import Bench, data, goaway
 
@@ -86,3 +88,18 @@ def test_a_burst_beyond_the_backlog_is_accepted_turn_by_turn(backlog: int) -> No
             accepted += 1
     assert accepted == 3000
     assert bench.said() == []
+
+
+def test_a_closing_session_loses_nothing_to_a_peer_that_goes_on_opening_streams() -> None:
+    bench = Bench(client=True)
+    stream = bench.opened()
+    stream.write(bytes(200_000))
+    bench.core.close(bench.now)
+    for number in range(2, 4 * MAX_ANSWERS, 2):
+        bench.core.receive_data(data(number, bytes(100), syn=True), bench.now)
+        bench.core.receive_data(data(number + 100_000, b"unknown"), bench.now)
+    assert len(bench.core.sender.answers) <= MAX_ANSWERS
+    assert not bench.core.held
+    sent = sum(frame.length for frame in bench.frames() if frame.kind == DATA)
+    assert sent == 200_000
+    assert not bench.core.abort_transport

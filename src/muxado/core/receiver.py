@@ -209,8 +209,7 @@ class Receiver:
 
     def violation(self, stream: CoreStream, code: int) -> None:
         """Reset a stream that the peer has misused, or can't be served."""
-        self._session.answer_reset(stream.stream_id, code)
-        self._session.sender.drawn += 1
+        self._answer(stream.stream_id, code)
         stream.end(code, by_peer=False)
         self._hold_if_flooded()
 
@@ -242,7 +241,7 @@ class Receiver:
         if decoder.fin and not decoder.length:
             return None
         answers = session.sender.answers
-        if stream_id not in self.muted and stream_id not in answers:
+        if stream_id not in self.muted and stream_id not in answers and self._answers_more():
             answers[stream_id] = int(ErrorCode.STREAM_CLOSED)
             session.resets_sent += 1
             session.sender.drawn += 1
@@ -279,8 +278,7 @@ class Receiver:
 
     def _refuse(self, stream_id: int, code: int) -> None:
         self._session.refusals += 1
-        self._session.answer_reset(stream_id, code)
-        self._session.sender.drawn += 1
+        self._answer(stream_id, code)
 
     def deliver(self, stream: CoreStream) -> None:
         """Queue a stream for the application, and stop parsing if the queue is full now."""
@@ -321,8 +319,7 @@ class Receiver:
         session.resets_received += 1
         if stream.local and code == ErrorCode.ACCEPT_QUEUE_FULL:
             # Frees the entry that a Go peer keeps (docs/protocol.md section 13, no. 9).
-            session.answer_reset(stream_id, ErrorCode.STREAM_CANCELLED)
-            session.sender.drawn += 1
+            self._answer(stream_id, ErrorCode.STREAM_CANCELLED)
             self._hold_if_flooded()
         elif code == ErrorCode.REMOTE_GONE_AWAY:
             stream.heard = True  # only our own word for a refusal: this peer has seen the stream
@@ -347,6 +344,20 @@ class Receiver:
         if name:
             self._session.reject(ErrorCode.PROTOCOL_ERROR, name)
         return len(name) > 0
+
+    def _answer(self, stream_id: int, code: int) -> None:
+        """Queue a RST that the peer has drawn."""
+        if self._answers_more():
+            self._session.answer_reset(stream_id, code)
+            self._session.sender.drawn += 1
+
+    def _answers_more(self) -> bool:
+        """Return whether the peer may draw another answer.
+
+        A session that is closing has said all with its GOAWAY. It goes without further answers
+        rather than give up on a peer that goes on talking, and lose what it still has to send.
+        """
+        return self._session.state < CLOSING or self._session.sender.drawn < MAX_ANSWERS
 
     def _hold_if_flooded(self) -> None:
         if self._session.sender.drawn > MAX_ANSWERS:
