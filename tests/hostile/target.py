@@ -32,6 +32,7 @@ class Target:
         self.shift = Shifter() if client else bytes
         self.core.decoder.make_room(READ_SIZE)  # as large as it gets, before it counts
         self.sent = FrameReader()
+        self.asked = False  # by a ping
         self.streams: list[CoreStream] = []
         kind = b"\0\0\0\1" if flood.typed else b""
         for stream_id in (BYSTANDER, VICTIM):
@@ -97,12 +98,14 @@ class Target:
             return
 
     def flush(self) -> None:
-        """Have the peer read everything there is; pings are answered."""
+        """Have the peer read everything there is; pings are answered, between two frames."""
         while wire := self.core.data_to_send(self.now, 65536):
             self.sent.feed(wire)
             assert not self.sent.failed
             self.sent.frames.clear()
-            if PING in wire:
+            self.asked = self.asked or PING in wire
+            if self.asked and not self.core.decoder.inside_frame():
+                self.asked = False
                 self.core.receive_data(rst(1, 4), self.now)
 
     def check_bystander(self) -> None:

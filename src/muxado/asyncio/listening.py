@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import Config
 from ..endpoint import HANDSHAKE_TIMEOUT, MOST_PENDING, check_place, server_context
-from ..errors import SessionClosed, SessionError
+from ..errors import MuxadoError, SessionClosed
 from .link import TransportLink
 from .opening import Opening
 from .session import Session, new_session
@@ -369,7 +369,7 @@ class Server(_Listening):
         try:
             async with session:
                 await self._handler(session)
-        except SessionError as exc:
+        except MuxadoError as exc:
             logger.info("%r: %s", session, exc)
         except Exception:
             logger.exception("the handler of %r failed", session)

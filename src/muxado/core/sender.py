@@ -195,6 +195,8 @@ class Sender:
             session.payload_sent += length
             session.queued -= length
             queued -= length
+            if not queued:
+                stream.outbox = None
             if stream.write_waiter is not None and queued < session.config.write_high_water:
                 stream.wake_writer()
         if opens:

@@ -56,8 +56,8 @@ class CoreStream:
         type: the stream's type in a typed session, else None.
         state: one of the states in `muxado.core.states`.
         priority: higher sends first. Set it with `set_priority`.
-        inbox: the unread bytes, None while there never were any.
-        outbox: the unsent bytes, None while there never were any.
+        inbox: the unread bytes, None if there are none.
+        outbox: the unsent bytes, None if there are none.
         send_credit: bytes the peer still lets us send.
         recv_credit: bytes the peer may still send.
         eof_received: True once the peer's FIN is in.
@@ -207,6 +207,8 @@ class CoreStream:
         inbox = self.inbox
         if inbox is not None and inbox.size:
             data = inbox.read(limit)
+            if not inbox.size:
+                self.inbox = None  # an idle stream holds no buffers
             count = len(data)
             if self.claimed:
                 paid = min(self.claimed, count)
