@@ -16,6 +16,7 @@ from muxado import sync
 from muxado.sync import Session, Stream
 from muxado.testing import sync_pair
 from tests.asyncio.certificates import Tls
+from tests.core.peer import data
 
 from .conftest import Ends
 from .helpers import PATIENCE, background, echo, opened, receive_all
@@ -226,3 +227,13 @@ def test_the_io_thread_ends_with_its_session() -> None:
     for thread in new:
         thread.join(PATIENCE)
         assert not thread.is_alive()
+
+
+def test_a_ping_under_way_fails_when_the_peer_uses_its_stream() -> None:
+    near, far = socket.socketpair()
+    with far, sync.server(near) as session, background(session.ping, PATIENCE) as ping:
+        assert far.recv(100)  # the ping
+        far.sendall(data(1, b"mine", syn=True))
+        with pytest.raises(muxado.UsageError, match="stream 1"):
+            ping.result(PATIENCE)
+        session.abort()

@@ -11,6 +11,7 @@ import muxado.trio
 from muxado import Config, ErrorCode
 from muxado.testing import trio_pair
 from muxado.trio import Session, Stream
+from tests.core import peer
 
 
 async def echo(stream: Stream) -> None:
@@ -243,3 +244,17 @@ async def test_a_transport_that_fails_in_an_unusual_way_ends_the_session() -> No
         with pytest.raises(trio.BrokenResourceError) as caught:
             await client.accept()
         assert "unplugged" in str(caught.value)
+
+
+async def test_a_ping_under_way_fails_when_the_peer_uses_its_stream() -> None:
+    near, far = trio.testing.memory_stream_pair()
+    async with muxado.trio.server(near) as session, trio.open_nursery() as nursery:
+
+        async def take_the_stream() -> None:
+            assert await far.receive_some()  # the ping
+            await far.send_all(peer.data(1, b"mine", syn=True))
+
+        nursery.start_soon(take_the_stream)
+        with pytest.raises(muxado.UsageError, match="stream 1"):
+            await session.ping()
+        session.abort()

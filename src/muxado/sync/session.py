@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from ..config import Config
 from ..core import CoreSession, SessionStats
 from ..core.life import DRAINED
-from ..core.states import CLOSING
 from ..errors import ErrorCode, MuxadoError, SessionError
 from ..shell import BaseSession, ConnectionInfo
 from .driver import Driver
@@ -209,9 +208,7 @@ class Session(BaseSession[Stream]):
         with self._driver.lock:
             number = core.ping()
             self._driver.settle()
-            while core.liveness.answered < number:
-                if core.state >= CLOSING:
-                    raise core.failure()
+            while not core.pong(number):
                 self._wait(deadline)
             return core.liveness.rtt
 

@@ -378,7 +378,7 @@ class Stream(BaseStream["Session"]):
     def _linger(self) -> None:
         """Wait while more is queued than the peer's window lets out, within the timeout."""
         core = self._core
-        if not core.closed_here or self._timeout == 0 or core.queued() <= core.send_credit:
+        if not core.closed_here or self._timeout == 0 or not core.stalled():
             return
         try:
             self.wait_closed(self._timeout)
