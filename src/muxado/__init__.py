@@ -3,26 +3,34 @@
 The names here are the asyncio front end's. `muxado.core` is the same without I/O.
 """
 
+from .admin import AdminServer, serve_admin
 from .asyncio import (
+    Dialer,
     Listener,
+    Relay,
     Server,
     Session,
     Stream,
     client,
     connect,
     listen,
+    relay,
     serve,
+    serve_streams,
     server,
 )
 from .config import Config
-from .core import SessionStats
+from .core import SessionStats, StreamSnapshot
 from .errors import (
     CloseReason,
+    ConfigError,
     ErrorCode,
+    GoAway,
     MuxadoError,
     PeerGone,
     PeerTimeout,
     ProtocolError,
+    SessionAborted,
     SessionClosed,
     SessionError,
     StreamBusy,
@@ -33,21 +41,36 @@ from .errors import (
     StreamsExhausted,
     UsageError,
 )
+from .redial import Backoff, DialerState
+from .registry import sessions
+from .relaying import RelayResult
+from .snapshots import ServerStats, SessionSnapshot
 from .version import __version__
 
 __all__ = [
+    "AdminServer",
+    "Backoff",
     "CloseReason",
     "Config",
+    "ConfigError",
+    "Dialer",
+    "DialerState",
     "ErrorCode",
+    "GoAway",
     "Listener",
     "MuxadoError",
     "PeerGone",
     "PeerTimeout",
     "ProtocolError",
+    "Relay",
+    "RelayResult",
     "Server",
+    "ServerStats",
     "Session",
+    "SessionAborted",
     "SessionClosed",
     "SessionError",
+    "SessionSnapshot",
     "SessionStats",
     "Stream",
     "StreamBusy",
@@ -55,12 +78,17 @@ __all__ = [
     "StreamError",
     "StreamRefused",
     "StreamReset",
+    "StreamSnapshot",
     "StreamsExhausted",
     "UsageError",
     "__version__",
     "client",
     "connect",
     "listen",
+    "relay",
     "serve",
+    "serve_admin",
+    "serve_streams",
     "server",
+    "sessions",
 ]

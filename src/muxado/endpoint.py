@@ -1,4 +1,7 @@
-"""What dialling and listening take, the same for every front end: the place, and TLS.
+"""Checks the arguments of `connect`, `serve` and `listen` for all front ends: addresses and TLS.
+
+Each front end passes its arguments to `dial_target` or `listen_place`, so that the same mistake
+raises the same error in all of them, before any connection or listener is made.
 
 TLS verifies by default, offers the ALPN protocol `muxado/2`, and explains refusals.
 """
@@ -6,28 +9,196 @@ TLS verifies by default, offers the ALPN protocol `muxado/2`, and explains refus
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl as ssl_module
 import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import inf
 from ssl import SSLContext
+from typing import Any, NoReturn
 
+from .config import Config
 from .errors import ProtocolError, UsageError
 
 ALPN = "muxado/2"
 
-# Connections of a listener that may be in their handshake, or wait to be accepted; further
-# ones wait unread, for no longer than a handshake may take.
+# Connections of a listener that may be in their TLS handshake, and sessions that may wait to be
+# accepted.
 MOST_PENDING = 256
-HANDSHAKE_TIMEOUT = 10.0
+HANDSHAKE_TIMEOUT = 10.0  # seconds
+ATTEMPT_DELAY = 0.25  # seconds, after which the next of a name's addresses is tried too (RFC 8305)
+BACKLOG = 128  # connections that the kernel keeps waiting, if the caller says nothing else
+ACCEPT_RETRY = 0.1  # seconds, after a failure to accept a connection
+CONNECT_RETRY = 0.02  # seconds, until a Unix socket with a full backlog is tried again
 
 NOTSENT_LOWAT = 128 * 1024  # bytes
 
 
-def check_place(
-    host: object | None, port: int | None, path: object | None, sock: object | None
-) -> None:
-    """Raise `UsageError` unless a place is named in exactly one way."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how to connect.
+
+    Attributes:
+        host: a name or an address, "" with `path` or `sock`.
+        port: the TCP port.
+        path: the Unix socket's path, or None.
+        sock: the connected socket that the caller passed, or None.
+        context: for TLS, None without.
+        name: the name that the server's certificate must have; "" if it need not.
+        timeout: seconds for connecting with the handshake, None for no limit.
+    """
+
+    host: str
+    port: int
+    path: str | None
+    sock: Any
+    context: SSLContext | None
+    name: str
+    timeout: float | None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return repr(self.path)
+        return "the socket" if self.sock is not None else f"{self.host}:{self.port}"
+
+    def timed_out(self) -> TimeoutError:
+        """Return the error for a timeout."""
+        return TimeoutError(
+            errno.ETIMEDOUT, f"no session with {self} within {self.timeout:g} seconds"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where and how to listen.
+
+    Attributes:
+        hosts: names and addresses; [None] stands for all addresses of this machine.
+        port: the TCP port, 0 for any free one.
+        path: the Unix socket's path, or None.
+        sock: the listening socket that the caller passed, or None.
+        context: for TLS, None without.
+    """
+
+    hosts: list[str | None]
+    port: int
+    path: str | None
+    sock: Any
+    context: SSLContext | None
+
+
+def dial_target(
+    host: str | None,
+    port: int | None,
+    path: str | os.PathLike[str] | None,
+    sock: object | None,
+    ssl: SSLContext | bool | None,
+    server_hostname: str | None,
+    timeout: float | None,
+    config: Config | None,
+    *,
+    kind: type[Any] = socket.socket,
+    secured: bool = False,
+) -> Target:
+    """Check the arguments of `connect`.
+
+    Args:
+        host: as for `connect`, and so are the following.
+        port: see there.
+        path: see there.
+        sock: see there.
+        ssl: see there.
+        server_hostname: see there.
+        timeout: see there.
+        config: see there.
+        kind: the type of the front end's sockets.
+        secured: whether `sock` may be an `ssl.SSLSocket`.
+
+    Raises:
+        UsageError: an argument is wrong, or doesn't go with another one.
+    """
+    _check_ways(host, port, path, sock)
+    if port is not None and host is None:
+        raise UsageError("port= needs host=, such as 'localhost' for this machine")
+    if host is not None:
+        if host == "":
+            raise UsageError("host= is empty: pass 'localhost' for this machine")
+        _check_host(host)
+        _check_port(port, 1)
+    _check_sock(sock, kind, secured and not ssl)
+    context = client_context(ssl)
+    if server_hostname is not None:
+        if context is None:
+            raise UsageError("server_hostname= is for TLS: pass ssl= too")
+        _check_host(server_hostname, "server_hostname=")
+    name = server_hostname if server_hostname is not None else (host or "")
+    if context is not None and context.check_hostname and not name:
+        raise UsageError("TLS needs server_hostname=, the name in the server's certificate")
+    check_config(config)
+    return Target(
+        host or "",
+        port or 0,
+        _check_path(path),
+        sock,
+        context,
+        name if context is not None else "",
+        check_timeout(timeout),
+    )
+
+
+def listen_place(
+    host: str | Sequence[str] | None,
+    port: int | None,
+    path: str | os.PathLike[str] | None,
+    sock: object | None,
+    ssl: SSLContext | None,
+    backlog: int,
+    config: Config | None,
+    *,
+    kind: type[Any] = socket.socket,
+) -> Place:
+    """Check the arguments of `serve` and `listen`.
+
+    Args:
+        host: as for `listen`, and so are the following.
+        port: see there.
+        path: see there.
+        sock: see there.
+        ssl: see there.
+        backlog: see there.
+        config: see there.
+        kind: the type of the front end's sockets.
+
+    Raises:
+        UsageError: an argument is wrong, or doesn't go with another one.
+    """
+    _check_ways(host, port, path, sock)
+    hosts: list[str | None] = [None]
+    if host is not None and not isinstance(host, str):
+        if not isinstance(host, (list, tuple)) or not host:
+            raise UsageError(f"host= must be a string or a list of strings, not {host!r}")
+        hosts = list(dict.fromkeys(host))
+    elif host:
+        hosts = [host]
+    for each in hosts:
+        if each is not None:
+            _check_host(each)
+    if port is not None:
+        _check_port(port, 0)
+    _check_sock(sock, kind, False)
+    if type(backlog) is not int or backlog < 1:
+        raise UsageError(f"backlog= must be a whole number of at least 1, not {backlog!r}")
+    check_config(config)
+    return Place(
+        [each or None for each in hosts], port or 0, _check_path(path), sock, server_context(ssl)
+    )
+
+
+def _check_ways(*values: object) -> None:
+    host, port, path, sock = values
     ways = (host is not None or port is not None, path is not None, sock is not None)
     if sum(ways) != 1:
         raise UsageError("give either host and port, or path=, or sock=")
@@ -35,22 +206,122 @@ def check_place(
         raise UsageError("host= needs port=")
 
 
-def check_target(
-    host: object | None, port: int | None, path: object | None, sock: object | None
-) -> None:
-    """Raise `UsageError` unless it is clear where to dial: a port alone is no place to dial."""
-    check_place(host, port, path, sock)
-    if port is not None and host is None:
-        raise UsageError("port= needs host=, such as 'localhost' for this machine")
+def _check_host(host: object, argument: str = "host=") -> None:
+    if not isinstance(host, str):
+        raise UsageError(f"{argument} must be a string, not {host!r}")
+    try:
+        host.encode("idna")
+    except UnicodeError as exc:
+        raise UsageError(f"{argument} can't be a name: {host!r}") from exc
+    if "\0" in host:
+        raise UsageError(f"{argument} can't be a name: {host!r}")
 
 
-def free_path(path: str | os.PathLike[str]) -> str:
-    """Make way for a listener at a path, as asyncio does, and return the path as a string.
+def _check_port(port: object, least: int) -> None:
+    if type(port) is not int or not least <= port <= 65535:
+        raise UsageError(f"port= must be a number from {least} to 65535, not {port!r}")
 
-    A Unix socket's file outlives its listener, and would keep the next one from listening.
-    What is no socket is left alone.
+
+def _check_path(path: object) -> str | None:
+    if path is None:
+        return None
+    if not hasattr(socket, "AF_UNIX"):
+        raise UsageError("path= needs Unix sockets, which this system doesn't have")
+    try:
+        name = os.fsdecode(path)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"path= must be a path, not {path!r}") from None
+    if not name or "\0" in name[1:]:
+        raise UsageError(f"path= can't be a Unix socket's: {name!r}")
+    return name
+
+
+def _check_sock(sock: Any, kind: type[Any], secured: bool) -> None:
+    if sock is None:
+        return
+    if not isinstance(sock, kind):
+        raise UsageError(f"sock= must be a {kind.__module__}.{kind.__qualname__}, not {sock!r}")
+    if sock.type != socket.SOCK_STREAM:
+        raise UsageError(f"sock= must be a stream socket, not {sock!r}")
+    if isinstance(sock, ssl_module.SSLSocket) and not secured:
+        raise UsageError("sock= must be a plain socket, not an ssl.SSLSocket: pass ssl= for TLS")
+
+
+def check_config(config: object) -> None:
+    """Raise `UsageError` unless `config` is a `Config` or None."""
+    if config is not None and not isinstance(config, Config):
+        raise UsageError(f"config= must be a muxado.Config, not {config!r}")
+
+
+def check_handler(handler: object) -> None:
+    """Raise `UsageError` unless `handler` can be called."""
+    if not callable(handler):
+        raise UsageError(f"the handler must be a function, not {handler!r}")
+
+
+def check_timeout(timeout: object, argument: str = "timeout=") -> float | None:
+    """Return a time limit in seconds, None if there is none.
+
+    Raises:
+        UsageError: it is not a number above 0.
     """
-    name = os.fspath(path)
+    if timeout is None:
+        return None
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout > 0:
+        raise UsageError(
+            f"{argument} must be a number of seconds above 0, or None, not {timeout!r}"
+        )
+    return None if timeout == inf else float(timeout)
+
+
+def in_turn(found: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Return the results of `getaddrinfo` in the order to try them, alternating the families.
+
+    The family that the system prefers comes first (RFC 8305 section 4).
+    """
+    families: dict[object, list[tuple[Any, ...]]] = {}
+    for each in dict.fromkeys(found):
+        families.setdefault(each[0], []).append(each)
+    ordered = []
+    while any(families.values()):
+        ordered += [each.pop(0) for each in families.values() if each]
+    return ordered
+
+
+def raise_failures(failures: list[OSError], target: Target) -> NoReturn:
+    """Raise the one error for all addresses of a name that were tried."""
+    try:
+        if len(failures) == 1:
+            raise failures[0]
+        if not failures:
+            raise OSError(f"{target} has no address")
+        told = "; ".join(dict.fromkeys(map(str, failures)))
+        first = failures[0]
+        # OSError makes the subclass that belongs to the number.
+        error = OSError(first.errno, f"no address of {target} could be reached: {told}")
+        raise error from first
+    finally:
+        del failures  # a cycle otherwise
+
+
+def reach_path(sock: socket.socket, path: str) -> bool:
+    """Connect a non-blocking Unix socket; return False if its listener's backlog is full.
+
+    The caller then tries again later, because the system does not report when there is room.
+    """
+    try:
+        sock.connect(path)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def free_path(name: str) -> str:
+    """Remove an old Unix socket's file, as asyncio does; return the path for the new listener.
+
+    The file outlives its listener, and would keep the next one from listening. A file that is
+    not a socket is left alone.
+    """
     if not name.startswith("\0"):  # an abstract name has no file
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISSOCK(os.stat(name).st_mode):
@@ -58,18 +329,41 @@ def free_path(path: str | os.PathLike[str]) -> str:
     return name
 
 
-def limit_unsent(sock: socket.socket) -> None:
-    """Let the kernel hold little that is unsent: no priority reaches it there any more."""
+def tune(sock: Any) -> None:
+    """Set the TCP options of a connection's socket; a socket that is not TCP is left alone.
+
+    TCP_NODELAY sends small frames at once. TCP_NOTSENT_LOWAT keeps little unsent data in the
+    kernel, where the priorities of streams have no effect.
+    """
+    options = [(socket.TCP_NODELAY, 1)]
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        # Unix sockets don't have it.
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        options.append((socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT))
+    for option, value in options:
+        # Unix sockets lack these options, and some transports' sockets are other objects.
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def describe(thing: object, addresses: Iterable[object], sessions: int) -> str:
+    """Return the repr of a listener or a server."""
+    where = " ".join(map(repr, addresses)) or "closed"
+    return f"<{type(thing).__name__} {where} sessions={sessions}>"
 
 
 def client_context(ssl: SSLContext | bool | None) -> SSLContext | None:
-    """Return the context to dial with; a context of the caller's is left as it is."""
+    """Return the context to connect with; the caller's own context is not changed.
+
+    Raises:
+        UsageError: `ssl` is of another type, or a context for servers.
+    """
     if isinstance(ssl, SSLContext):
+        if ssl.protocol == ssl_module.PROTOCOL_TLS_SERVER:
+            raise UsageError(
+                "ssl= is a context for servers: connect() needs one for ssl.Purpose.SERVER_AUTH"
+            )
         return ssl
+    if ssl is not None and not isinstance(ssl, bool):
+        raise UsageError(f"ssl= must be an ssl.SSLContext, True or None, not {ssl!r}")
     if not ssl:
         return None
     context = ssl_module.create_default_context()
@@ -81,23 +375,53 @@ def server_context(ssl: SSLContext | bool | None) -> SSLContext | None:
     """Return the context to listen with.
 
     Raises:
-        UsageError: `ssl` is True: a server needs a certificate.
+        UsageError: `ssl` is True (a server needs a certificate), of another type, or a context
+            for clients.
     """
     if ssl is True:
         raise UsageError("a TLS server needs a certificate: pass ssl= an ssl.SSLContext with one")
-    return ssl or None
+    if isinstance(ssl, SSLContext):
+        if ssl.protocol == ssl_module.PROTOCOL_TLS_CLIENT:
+            raise UsageError(
+                "ssl= is a context for clients: a server needs one for ssl.Purpose.CLIENT_AUTH"
+            )
+        return ssl
+    if ssl:
+        raise UsageError(f"ssl= must be an ssl.SSLContext or None, not {ssl!r}")
+    return None
 
 
 def check_alpn(chosen: str | None) -> None:
-    """Raise `ProtocolError` if the server has chosen to speak something else."""
+    """Raise `ProtocolError` if the server has chosen another protocol by ALPN."""
     if chosen not in (None, ALPN):
         raise ProtocolError(f"the server speaks {chosen!r} (by ALPN), not {ALPN!r}")
 
 
-def explain(exc: ssl_module.SSLError) -> None:
-    """Add to a failed handshake's error what it means for a muxado session."""
-    reason = exc.reason or str(exc).upper().replace(" ", "_")  # Python knows no alert above 112
+def explain(exc: BaseException) -> None:
+    """Add a hint to the error of a client's failed TLS handshake."""
+    if not isinstance(exc, ssl_module.SSLError):
+        if isinstance(exc, ConnectionError):
+            exc.add_note("the server hung up in the TLS handshake: does it speak TLS on this port?")
+        return
+    reason = _reason(exc)
     if "NO_APPLICATION_PROTOCOL" in reason:
-        exc.add_note(f"the server refused ALPN protocol {ALPN!r}: it speaks something else")
+        exc.add_note(
+            f"the server refused ALPN protocol {ALPN!r}: it speaks another protocol on this port"
+        )
     elif "WRONG_VERSION_NUMBER" in reason:
         exc.add_note("the server does not speak TLS on this port: leave ssl= out")
+
+
+def explain_greeting(exc: BaseException | None) -> str:
+    """Return the likely cause of a failed handshake, for a listener's log; "" if unknown."""
+    if isinstance(exc, ssl_module.SSLError):
+        reason = _reason(exc)
+        if "HTTP" in reason:
+            return ": the client speaks HTTP without TLS"
+        if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER_FAILURE" in reason:
+            return ": the client speaks no TLS (does it connect without ssl=?)"
+    return ""
+
+
+def _reason(exc: ssl_module.SSLError) -> str:
+    return exc.reason or str(exc).upper().replace(" ", "_")  # Python knows no alert above 112

@@ -1,40 +1,48 @@
-"""The error tree, and the error codes that travel on the wire.
+"""The error classes, and the error codes of the wire format.
 
 ::
 
     MuxadoError(Exception)                      .code
-    ├─ UsageError(RuntimeError)                 a local mistake
-    │   └─ StreamBusy                           two readers on one stream at once
+    ├─ UsageError(RuntimeError)                 a mistake in this program
+    │   ├─ ConfigError(ValueError)              a value that Config refuses
+    │   └─ StreamBusy                           two readers on one stream, or two writers
     ├─ SessionError(ConnectionError)            .reason
     │   ├─ SessionClosed                        ended in order, by us or by the peer
+    │   ├─ SessionAborted                       the peer's program ended it with a code
     │   ├─ ProtocolError                        the peer broke the protocol, or says that we did
-    │   ├─ PeerTimeout(TimeoutError)            nothing was heard from the peer for too long
+    │   ├─ PeerTimeout                          the peer sent nothing for too long
     │   ├─ PeerGone                             open() after the peer said GOAWAY
     │   └─ StreamsExhausted                     every stream id has been used
     └─ StreamError
         ├─ StreamClosed(BrokenPipeError)        write after write_eof() or close()
         └─ StreamReset(ConnectionResetError)    .by_peer
-            └─ StreamRefused                    the peer never looked at the stream: safe to retry
+            └─ StreamRefused                    the peer did not process the stream: safe to retry
 
 Every error of a session or a stream is also one of the standard library's own
-(`ConnectionError`, `TimeoutError`, `BrokenPipeError` ...), so code written for sockets
-handles them unchanged.
+(`ConnectionError`, `BrokenPipeError`, `ConnectionResetError`), with the `errno` that a socket's
+error has, so code written for sockets handles them unchanged. `str()` is the message alone.
+None is a `TimeoutError`: that is what a caller's own deadline raises, and one `except` must be
+able to tell the two apart.
 """
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = [
     "CloseReason",
+    "ConfigError",
     "ErrorCode",
+    "GoAway",
     "MuxadoError",
     "PeerGone",
     "PeerTimeout",
     "ProtocolError",
+    "SessionAborted",
     "SessionClosed",
     "SessionError",
     "StreamBusy",
@@ -73,11 +81,23 @@ class ErrorCode(IntEnum):
 
 
 def code_name(code: int) -> str:
-    """Return the name of an error code, or the number itself where it has none."""
+    """Return an error code's name and number, or only the number if it has no name."""
     try:
         return f"{ErrorCode(code).name} ({code})"
     except ValueError:
         return f"code {code}"
+
+
+class GoAway(NamedTuple):
+    """The code and the text of a GOAWAY.
+
+    Attributes:
+        code: the error code, 0 for no error.
+        debug: the text, at most 1 KiB.
+    """
+
+    code: int
+    debug: bytes
 
 
 @dataclass(frozen=True)
@@ -86,11 +106,13 @@ class CloseReason:
 
     Attributes:
         code: the error code of the GOAWAY that ended it, 0 for an orderly end.
-        debug: the debug text that came or went with it, at most 1 KiB.
+        debug: the debug text of that GOAWAY, at most 1 KiB.
         by_peer: True if the peer ended the session, False if this side did.
-        message: the same in words, for people.
+        message: why the session ended, for people.
         exception: the transport's exception, if one ended the session.
-        clean: True if nothing was cut off: iteration and `serve` end quietly.
+        clean: True if the end was announced (by a GOAWAY with code 0, or by the end of the
+            connection if the wire format has no GOAWAY) and no stream was cut: each had both
+            its ends, or nothing on it was still unread, unsent or awaited.
     """
 
     code: int
@@ -105,7 +127,7 @@ class CloseReason:
 
 
 class MuxadoError(Exception):
-    """The base of every error of this library.
+    """The base class of all errors of this library.
 
     Attributes:
         code: the error code (`ErrorCode`, or any other number that a peer sent).
@@ -113,15 +135,24 @@ class MuxadoError(Exception):
 
     code: int = ErrorCode.UNKNOWN
 
+    @property
+    def closed_here(self) -> bool:
+        """Whether the call failed because this side itself had ended the stream or the session."""
+        return False
+
 
 class UsageError(MuxadoError, RuntimeError):
-    """The caller asked for something that can't be; nothing was changed."""
+    """The call is not possible, because of its arguments or its time; it changed nothing."""
 
     code: int = ErrorCode.INTERNAL_ERROR
 
 
+class ConfigError(UsageError, ValueError):
+    """A value of `Config` is out of its range, or of the wrong type."""
+
+
 class StreamBusy(UsageError):
-    """A task reads from a stream that another task is reading from already."""
+    """A call, or a callback that waits, reads or writes where another one already waits to."""
 
 
 class SessionError(MuxadoError, ConnectionError):
@@ -129,9 +160,13 @@ class SessionError(MuxadoError, ConnectionError):
 
     Attributes:
         reason: the session's `CloseReason`, or None if the session still lives.
+        errno: as in errors of sockets: the number of the transport's error if one ended the
+            session, else ``ECONNRESET``, or the number that the class documents.
     """
 
     reason: CloseReason | None
+    # A class attribute, since OSError's own field would show in str().
+    errno: int | None = errno.ECONNRESET
 
     def __init__(
         self, message: str, *, code: int | None = None, reason: CloseReason | None = None
@@ -140,6 +175,10 @@ class SessionError(MuxadoError, ConnectionError):
         self.reason = reason
         if code is not None:
             self.code = code
+        cause = None if reason is None else reason.exception
+        # What TLS keeps in its errors' errno is a number of its own.
+        if type(cause) is OSError or isinstance(cause, ConnectionError | TimeoutError):
+            self.errno = cause.errno or self.errno
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tell `pickle` how to make the error anew; the transport's exception goes along."""
@@ -152,6 +191,20 @@ class SessionClosed(SessionError):
 
     code: int = ErrorCode.SESSION_CLOSED
 
+    @property
+    def closed_here(self) -> bool:
+        """Whether this side has ended the session, or the listener that it was asked of."""
+        return self.reason is None or not self.reason.by_peer
+
+
+class SessionAborted(SessionError):
+    """The peer's program ended the session with a code of its own, as `abort` and `go_away` do.
+
+    `code` is that code; the message ends with the peer's text, which `reason.debug` has as bytes.
+    """
+
+    code: int = ErrorCode.INTERNAL_ERROR
+
 
 class ProtocolError(SessionError):
     """The peer broke the protocol, or ended the session saying that this side did."""
@@ -159,22 +212,36 @@ class ProtocolError(SessionError):
     code: int = ErrorCode.PROTOCOL_ERROR
 
 
-class PeerTimeout(SessionError, TimeoutError):
-    """The peer was silent for `ping_timeout` after a ping; the session was given up."""
+class PeerTimeout(SessionError):
+    """The peer sent nothing for `ping_timeout` after a ping, so the session was ended.
+
+    It is not a `TimeoutError`, so that a caller's `except TimeoutError` catches its own deadline
+    and not the session's death. `errno` is ``ETIMEDOUT``.
+    """
 
     code: int = ErrorCode.UNKNOWN
+    errno: int | None = errno.ETIMEDOUT
 
 
 class PeerGone(SessionError):
-    """The peer said GOAWAY and takes no new streams: dial a new session."""
+    """The peer sent GOAWAY and takes no new streams: connect a new session.
+
+    `code` is the peer's code, or REMOTE_GONE_AWAY if it sent 0; `reason` has the `code` and
+    `debug` of its GOAWAY, though the session has not ended yet. `errno` is ``ESHUTDOWN``.
+    """
 
     code: int = ErrorCode.REMOTE_GONE_AWAY
+    errno: int | None = errno.ESHUTDOWN
 
 
 class StreamsExhausted(SessionError):
-    """This side has used every stream id of the session: dial a new session."""
+    """This side has used every stream id of the session: connect a new session.
+
+    `errno` is ``EADDRNOTAVAIL``, as for a host whose ports are all in use.
+    """
 
     code: int = ErrorCode.STREAMS_EXHAUSTED
+    errno: int | None = errno.EADDRNOTAVAIL
 
 
 class StreamError(MuxadoError):
@@ -182,25 +249,38 @@ class StreamError(MuxadoError):
 
 
 class StreamClosed(StreamError, BrokenPipeError):
-    """A write, or a read, on a stream that this side has closed for it."""
+    """This side has already closed the stream, or the direction used. `errno` is ``EPIPE``."""
 
     code: int = ErrorCode.STREAM_CLOSED
+    errno: int | None = errno.EPIPE
+
+    @property
+    def closed_here(self) -> bool:
+        """True."""
+        return True
 
 
 class StreamReset(StreamError, ConnectionResetError):
     """The stream was reset: both directions ended at once.
 
     Attributes:
-        code: the code the RST carried.
+        code: the code of the RST.
         by_peer: True if the peer reset it, False if this side did.
+        errno: ``ECONNRESET``.
     """
 
     by_peer: bool
+    errno: int | None = errno.ECONNRESET
 
     def __init__(self, message: str, *, code: int, by_peer: bool) -> None:
         super().__init__(message)
         self.code = code
         self.by_peer = by_peer
+
+    @property
+    def closed_here(self) -> bool:
+        """Whether this side has reset the stream."""
+        return not self.by_peer
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tell `pickle` how to make the error anew."""
@@ -208,4 +288,4 @@ class StreamReset(StreamError, ConnectionResetError):
 
 
 class StreamRefused(StreamReset):
-    """The peer never processed the stream: opening another one and trying again is safe."""
+    """The peer did not process the stream: it is safe to open another one and try again."""

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.abc
-import anyio.lowlevel
-
 from .. import asyncio as on_asyncio
-from ..errors import MuxadoError, SessionClosed, StreamClosed, StreamReset
+from ..errors import MuxadoError
+from ..extras import needs
+
+with needs("anyio"):
+    import anyio
+    import anyio.abc
+    import anyio.lowlevel
 
 if TYPE_CHECKING:
     from .. import trio as on_trio
@@ -97,9 +99,7 @@ class ByteStream(anyio.abc.ByteStream):
         await anyio.lowlevel.checkpoint()
         with self._sending, _anyio_errors():
             if isinstance(self._stream, on_asyncio.Stream):
-                core = self._stream._core
-                if core.closed_here or core.session.closed_here:
-                    raise core.failure()
+                self._stream.check_open()
                 self._stream.write_eof()
             else:
                 await self._stream.send_eof()
@@ -188,15 +188,10 @@ class StreamListener(anyio.abc.Listener[ByteStream]):
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
-                while True:
-                    with _anyio_errors():
-                        stream = await self._session.accept()
-                    task_group.start_soon(handler, ByteStream(stream))
-                    del stream
-            except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-                reason = self._session.close_reason
-                if reason is None or not reason.clean:
-                    raise
+                with _anyio_errors():
+                    async for stream in self._session:
+                        task_group.start_soon(handler, ByteStream(stream))
+                        del stream
             finally:
                 self._scopes.discard(scope)
 
@@ -222,12 +217,7 @@ def _anyio_errors() -> Iterator[None]:
         cause = exc if isinstance(exc, MuxadoError) else exc.__cause__
         if not isinstance(cause, MuxadoError):
             raise
-        ours = (
-            isinstance(cause, StreamClosed)
-            or (isinstance(cause, StreamReset) and not cause.by_peer)
-            or (isinstance(cause, SessionClosed) and not (cause.reason and cause.reason.by_peer))
-        )
-        error = anyio.ClosedResourceError if ours else anyio.BrokenResourceError
+        error = anyio.ClosedResourceError if cause.closed_here else anyio.BrokenResourceError
         raise error(str(cause)) from cause
 
 

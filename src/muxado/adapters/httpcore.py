@@ -2,6 +2,9 @@
 
 Whatever host and port are asked for, a stream of the session is what is had; `https` is TLS
 inside it, with the certificate checked against the URL's host.
+
+Connections of a pool that are idle end when the session drains, and others with their response,
+if they speak HTTP/1.1; with HTTP/2 it is the server that can tell.
 """
 
 from __future__ import annotations
@@ -10,19 +13,24 @@ import contextlib
 import selectors
 import socket
 import ssl
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.abc
-import anyio.lowlevel
-import httpcore
-from anyio.streams.tls import TLSAttribute, TLSStream
-
 from .. import asyncio as on_asyncio
 from .. import sync
-from ..errors import MuxadoError, PeerTimeout
-from .anyio import ByteStream
+from ..errors import MuxadoError
+from ..extras import needs
+from ._idle import close_idle_when_draining
+
+with needs("httpcore"):
+    import anyio
+    import anyio.abc
+    import anyio.lowlevel
+    import httpcore
+    from anyio.streams.tls import TLSAttribute, TLSStream
+
+    from .anyio import ByteStream
 
 if TYPE_CHECKING:
     from .. import trio as on_trio
@@ -73,6 +81,8 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         self._stream = stream
         self._tls = tls
         self._io: anyio.abc.ByteStream = tls or stream
+        self._idle = False
+        close_idle_when_draining(stream.stream.session, self)
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with _mapped(*BROKEN, to=httpcore.ReadError, timeout=httpcore.ReadTimeout):
@@ -83,21 +93,29 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
                     return b""
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._idle = False
         with _mapped(*BROKEN, to=httpcore.WriteError, timeout=httpcore.WriteTimeout):
             with anyio.fail_after(timeout):
                 if buffer:
                     await self._io.send(buffer)
 
     async def aclose(self) -> None:
-        # httpcore calls this where nothing can cancel it, so it may not wait for a peer that
+        self._close()
+        await anyio.lowlevel.checkpoint()
+
+    def close_idle(self) -> None:
+        """Close the stream if no request is running."""
+        if self._idle:
+            self._close()
+
+    def _close(self) -> None:
+        # httpcore closes where nothing can cancel it, so that may not wait for a peer that
         # reads nothing: what needs the peer's credit is given up.
         stream = self._stream.stream
-        core = stream._core
-        if core.queued() > core.send_credit:
+        if stream.stalled():
             stream.reset()
         else:
-            stream._do(core.close)
-        await anyio.lowlevel.checkpoint()
+            stream.close()
 
     async def start_tls(
         self,
@@ -114,7 +132,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         ):
             try:
                 with anyio.fail_after(timeout):
-                    # HTTP says itself where a message ends: no farewell is waited for.
+                    # HTTP says itself where a message ends: no close_notify is waited for.
                     tls = await TLSStream.wrap(
                         self._io,
                         hostname=server_hostname,
@@ -132,8 +150,10 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
             attributes: Mapping[Any, Any] = self._io.extra_attributes
             ask = attributes.get(ATTRIBUTES[info])
             return ask() if ask is not None else None
-        if info == "is_readable":  # an idle connection that is readable has ended
-            return self._stream.stream.readable()
+        if info == "is_readable":  # asked of idle ones: one that is readable has ended
+            stream = self._stream.stream
+            self._idle = True
+            return stream.readable() or stream.session.draining
         return None
 
 
@@ -176,19 +196,38 @@ class _Stream(httpcore.NetworkStream):
         self._stream = stream
         self._tls = tls
         self._io: sync.Stream | socket.socket = tls or stream
+        self._idle = False
+        self._beginning = threading.RLock()  # held while that is changed, and acted upon
+        close_idle_when_draining(stream.session, self)
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self._set_busy()
         with _mapped(OSError, to=httpcore.ReadError, timeout=httpcore.ReadTimeout):
             self._io.settimeout(timeout)
             return self._io.recv(max_bytes)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._set_busy()
         with _mapped(OSError, to=httpcore.WriteError, timeout=httpcore.WriteTimeout):
             self._io.settimeout(timeout)
             self._io.sendall(buffer)
 
+    def _set_busy(self) -> None:
+        if self._idle:
+            with self._beginning:
+                self._idle = False
+
     def close(self) -> None:
         self._io.close()
+
+    def close_idle(self) -> None:
+        """Close the stream if no request is running. It never waits."""
+        if self._beginning.acquire(blocking=False):
+            try:
+                if self._idle:
+                    self._io.close()
+            finally:
+                self._beginning.release()
 
     def start_tls(
         self,
@@ -215,7 +254,10 @@ class _Stream(httpcore.NetworkStream):
             return self._stream.getsockname()
         if info == "server_addr":
             return self._stream.getpeername()
-        if info == "is_readable":  # an idle connection that is readable has ended
+        if info == "is_readable":  # asked of idle ones: one that is readable has ended
+            self._idle = True
+            if self._stream.session.draining:
+                return True
             if self._tls is None:
                 return self._stream.readable()
             return self._stream.is_closing() or _has_input(self._tls)
@@ -239,8 +281,6 @@ def _mapped(
     """Turn errors into httpcore's."""
     try:
         yield
-    except PeerTimeout as exc:  # the session's end, however long this call may take
-        raise to(str(exc)) from exc
     except TimeoutError as exc:
         raise (timeout or to)(str(exc)) from exc
     except errors as exc:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from .. import asyncio as on_asyncio
 from .. import sync
-from .httpcore import AsyncBackend, Backend
+from ..extras import needs
+
+with needs("httpx"):
+    import httpx
+
+    from .httpcore import AsyncBackend, Backend
 
 if TYPE_CHECKING:
     from .. import trio as on_trio

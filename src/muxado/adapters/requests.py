@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import requests.adapters
-
+from ..extras import needs
 from ..sync import Session
-from .urllib3 import pool_classes
+
+with needs("requests"):
+    import requests.adapters
+
+    from .urllib3 import pool_classes
 
 __all__ = ["Adapter"]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import urllib3
-import urllib3.connection
-from urllib3.exceptions import NewConnectionError
-
 from ..errors import MuxadoError
+from ..extras import needs
 from ..sync import Session
+from ._idle import close_idle_when_draining
+
+with needs("urllib3"):
+    import urllib3
+    import urllib3.connection
+    from urllib3.exceptions import NewConnectionError
 
 __all__ = ["PoolManager", "pool_classes"]
 
@@ -17,7 +20,8 @@ __all__ = ["PoolManager", "pool_classes"]
 class PoolManager(urllib3.PoolManager):
     """A `urllib3.PoolManager` that opens streams, whatever host and port are asked for.
 
-    `https` is TLS inside the stream, through `Stream.to_socket()`: two threads each.
+    `https` is TLS inside the stream, through `Stream.to_socket()`: two threads each. Idle
+    connections are closed when the session drains.
 
     Args:
         session: the session.
@@ -58,10 +62,35 @@ def pool_classes(session: Session) -> dict[str, Any]:
                 sock.settimeout(self.timeout)
             return sock
 
-    class HTTPConnectionPool(urllib3.HTTPConnectionPool):
+    class Draining(urllib3.HTTPConnectionPool):
+        def __init__(self, *args: Any, **kwds: Any) -> None:
+            super().__init__(*args, **kwds)
+            close_idle_when_draining(session, self)
+
+        def _put_conn(self, conn: Any) -> None:
+            super()._put_conn(conn)
+            if session.draining:
+                self.close_idle()
+
+        def close_idle(self) -> None:
+            """Close the connections that wait in the pool; those that are out come back."""
+            queue = self.pool
+            if queue is None:
+                return
+            if not queue.mutex.acquire(blocking=False):
+                session.on_draining(self.close_idle)  # again, soon
+                return
+            try:
+                for connection in queue.queue:
+                    if connection is not None:
+                        connection.close()
+            finally:
+                queue.mutex.release()
+
+    class HTTPConnectionPool(Draining):
         ConnectionCls = HTTPConnection
 
-    class HTTPSConnectionPool(urllib3.HTTPSConnectionPool):
+    class HTTPSConnectionPool(Draining, urllib3.HTTPSConnectionPool):
         ConnectionCls = HTTPSConnection
 
     return {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}

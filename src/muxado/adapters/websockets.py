@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import logging
 import socket
+from ssl import SSLContext
 from typing import Any
 
+from ..errors import UsageError
+from ..extras import needs
 from ..sync import Session
+
+with needs("websockets"):
+    import websockets.sync  # noqa: F401  # it is what this is for, and a missing one is named
 
 __all__ = ["ListeningSocket"]
 
@@ -26,14 +32,19 @@ class ListeningSocket:
         with websockets.sync.server.serve(handler, sock=ListeningSocket(session)) as server:
             server.serve_forever()
 
+    TLS inside the streams is this one's affair, and not `serve`'s: give it the context here.
+
     Args:
         session: the session. Closing this leaves it open.
+        ssl: run TLS inside the streams, with this context's certificate.
     """
 
-    family: socket.AddressFamily = socket.AF_UNIX  # what the accepted sockets are
+    # What the accepted sockets are; a system without Unix sockets makes its pairs of TCP.
+    family: socket.AddressFamily = getattr(socket, "AF_UNIX", socket.AF_INET)
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, *, ssl: SSLContext | None = None) -> None:
         self._listener = session.listener()
+        self._ssl = ssl
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Wait for a stream; return its socket and the peer's address.
@@ -44,13 +55,31 @@ class ListeningSocket:
         while True:
             stream, address = self._listener.accept()
             try:
-                return stream.to_socket(), address
+                sock = stream.to_socket()
+                if self._ssl is not None:
+                    # The handshake is done by the connection's own thread, when it first reads.
+                    sock = self._ssl.wrap_socket(
+                        sock, server_side=True, do_handshake_on_connect=False
+                    )
+                return sock, address
             except OSError as exc:  # no more threads: others may end some
                 logger.warning("there is no socket for a stream: %s", exc)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while streams wait."""
         return self._listener.fileno()
+
+    def getsockopt(self, *args: Any) -> int:
+        """Raise: there is no socket that `ssl` could wrap.
+
+        Raises:
+            UsageError: always, and it says what to do instead.
+        """
+        raise UsageError(
+            "a session can't be wrapped as a listening socket: give the context to"
+            " ListeningSocket(session, ssl=context), and none to serve(); or wrap what"
+            " Stream.to_socket() returns"
+        )
 
     def getsockname(self) -> str:
         """Return a name for the log."""

@@ -1,18 +1,25 @@
 """The asyncio front end; `import muxado` gives the same names."""
 
-from .dialling import client, connect, server
-from .listening import Listener, Server, listen, serve
+from .connecting import client, connect, server
+from .dialer import Dialer
+from .listening import Listener, Server, listen, serve, serve_streams
+from .relaying import relay
 from .session import Session
 from .stream import Stream
+from .transport_relay import Relay
 
 __all__ = [
+    "Dialer",
     "Listener",
+    "Relay",
     "Server",
     "Session",
     "Stream",
     "client",
     "connect",
     "listen",
+    "relay",
     "serve",
+    "serve_streams",
     "server",
 ]

@@ -1,32 +1,48 @@
-"""Drives one core session on the event loop: flushes, timers and wake-ups.
+"""Drives one core session on an event loop: sends, sets the timer, and wakes tasks.
 
-One flush per loop turn carries what every stream has queued meanwhile. A call only changes the
-core's state, in one step, and asks for the flush, which waits for nothing: so cancelling a task
-can't leave half a frame behind.
+How it works. A call of a task changes the core's state in one step, and then asks for a flush.
+The flush runs once, at the end of the loop's turn (`flush_soon`), so that one write carries what
+all streams have queued meanwhile. It waits for nothing: cancelling a task can't leave half a
+frame behind. Only a task that alone was woken by the last input flushes at once when it is about
+to wait (`flush_before_wait`), since no other task has anything to add.
+
+Input comes from the link, which puts it into the core. After each change of the core, `flush`
+wakes the tasks whose futures the core returns, tells the session of events, sets the one timer
+for the core's next deadline, and asks for a flush if the core has something to send. If parsing
+has paused, so that the application can run, it goes on in the loop's next turn (`_resume`).
+
+The loop holds the link, the link holds the driver, and the driver holds the session weakly: a
+session that the program drops is noticed, and ended.
 """
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from math import inf
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from ..core import CoreSession, CoreStream
-from ..core.states import CLOSING
+from .. import forks
+from ..admission import refuse
+from ..core import ABORT, CLOSE, HALF_CLOSE, NOTHING, CoreSession, CoreStream
 from ..errors import ErrorCode
+from ..front_end import WRITE_SIZE, BaseDriver
+from ..registry import SessionRecord
+from .wait_queue import WaitQueue
 
-# Bytes per write, and per loop turn: more would keep the loop from reading.
-WRITE_SIZE = 64 * 1024
-TURN_SIZE = 256 * 1024
+T = TypeVar("T")
+
+# Bytes that are written in one turn of the loop: more would keep it from reading.
+SEND_SIZE = 256 * 1024
 
 
 class Link(Protocol):
     """What carries a session's bytes: an asyncio transport, or a reader and a writer."""
 
     writable: bool
-    """False while nothing more should be written; `Driver.flush` is called when it ends."""
+    """False while nothing more should be written; `Driver.send` is called when it ends."""
 
     def write(self, data: bytes) -> None:
         """Send bytes, without waiting."""
@@ -43,12 +59,50 @@ class Link(Protocol):
     def get_extra_info(self, name: str, default: object = None) -> object:
         """Return what asyncio's `BaseTransport.get_extra_info` returns."""
 
+    def descriptors(self) -> list[int]:
+        """Return the numbers of the descriptors that it has, -1 for one that is closed."""
 
-def ignore(events: int) -> None:
-    """Do nothing with events that nobody has subscribed to."""
+
+def ask(of: Any, name: str, default: object = None) -> object:
+    """Return what the `get_extra_info` of a transport gives, or the default if it raises.
+
+    It does once the transport is closed, since uvloop asks the closed socket, and asyncio's TLS an
+    object that it has dropped; and uvloop asks a pipe for an address.
+    """
+    try:
+        found: object = of.get_extra_info(name, default)
+    except (AttributeError, OSError, ValueError):
+        return default
+    return found
 
 
-class Driver:
+class Ended:
+    """Takes the place of a link that is gone, and keeps what was known of the connection."""
+
+    writable = False
+
+    def __init__(self, link: Link) -> None:
+        names = ("peername", "sockname", "sslcontext", "peercert", "cipher", "compression")
+        self._info = {name: ask(link, name) for name in names}
+
+    def write(self, data: bytes) -> None:
+        """Do nothing, like what follows."""
+
+    def half_close(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def descriptors(self) -> list[int]:
+        return []
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        found = self._info.get(name)
+        return default if found is None else found
+
+
+class Driver(BaseDriver):
     """Connects a core session, a link and an event loop.
 
     Times are of `time.monotonic`: uvloop's own clock counts whole milliseconds.
@@ -57,21 +111,28 @@ class Driver:
         core: the session.
         loop: the event loop.
         link: what carries the bytes; set before anything else happens.
+        record: what this process knows of the session besides.
         lost: True once the link is gone.
+        acceptors: the tasks that wait for a stream to accept.
+        waiters: the futures of the tasks that wait for anything else of the session.
     """
 
     __slots__ = (
+        "__weakref__",
         "_alone",
         "_flushing",
-        "_notify",
-        "_output_ended",
         "_resuming",
+        "_session",
+        "_tell",
         "_timer",
         "_timer_due",
+        "acceptors",
         "core",
         "link",
         "loop",
         "lost",
+        "record",
+        "waiters",
     )
 
     link: Link
@@ -80,55 +141,87 @@ class Driver:
         self,
         core: CoreSession,
         loop: asyncio.AbstractEventLoop,
+        record: SessionRecord,
     ) -> None:
         self.core: CoreSession = core
+        self.record: SessionRecord = record
         self.loop: asyncio.AbstractEventLoop = loop
         self.lost: bool = False
-        self._notify: Callable[[int], None] = ignore
-        self._alone = False  # the last input stirred one task only
+        self.acceptors: WaitQueue = WaitQueue()
+        self.waiters: set[asyncio.Future[None]] = set()
+        self._session: weakref.ref[object] | None = None
+        self._tell: Callable[[Any, int], object]  # what is called with it
+        self._alone = False  # the last input woke one task only
         self._flushing = False
-        self._output_ended = False
         self._resuming = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = inf
+        forks.watch(self)
 
-    def subscribe(self, notify: Callable[[int], None]) -> None:
-        """Have `notify` called with the core's events, and with 0 when the link is gone."""
-        self._notify = notify
+    def subscribe(self, session: T, notify: Callable[[T, int], object]) -> None:
+        """Have `notify(session, events)` called, with events of 0 when the link is gone.
+
+        The session is held weakly. It lives for as long as the program has it, or a task waits in
+        `acceptors` or `waiters`, where the loop finds it.
+        """
+        self._session = weakref.ref(session)
+        self._tell = notify
+
+    def _notify(self, events: int) -> None:
+        session = None if self._session is None else self._session()
+        if session is not None:
+            self._tell(session, events)
 
     # For the link
+
+    def connected(self) -> None:
+        """Take note that the link has a connection, which may be used from then on."""
+        self.record.began(ask(self.link, "sockname"), ask(self.link, "peername"))
+        self.flush()
 
     def received(self, count: int) -> None:
         """Take in bytes that were put into the core's receive buffer."""
         core = self.core
         core.bytes_received(count, monotonic())
-        self._alone = len(core.wakes) + len(core.accept_queue) == 1
-        self.settle()
+        self._alone = core.woken + core.acceptable == 1
+        self.flush()
 
     def received_data(self, data: bytes) -> None:
         """Take in bytes."""
         self.core.receive_data(data, monotonic())
-        self.settle()
+        self.flush()
 
     def received_eof(self) -> None:
         """Take note that the input has ended."""
         self.core.receive_eof(monotonic())
-        if self._output_ended:
-            self.link.close()
-        self.settle()
+        self.flush()
+
+    def give_up(self) -> None:
+        """End a session whose connection failed while it was made.
+
+        Nothing is written: uvloop may have closed the transport without telling the link.
+        """
+        self.link.abort()
+        self.connection_lost(None)
 
     def connection_lost(self, exception: BaseException | None) -> None:
         """Take note that the link is gone."""
         if self.lost:
             return
         self.lost = True
+        if exception is not None:
+            # The session keeps it; its frames keep the transport, with the buffers of TLS.
+            exception.__traceback__ = None
         self.core.connection_lost(exception, monotonic())
         if self._timer is not None:
             self._timer.cancel()
-        self.settle()
+            self._timer = None
+        self.flush()
+        self.record.ended()
         self._notify(0)
+        self.link = Ended(self.link)  # two that hold each other would wait for the collector
 
-    def flush(self) -> None:
+    def send(self) -> None:
         """Write what waits, as far as the link takes it and a loop turn allows."""
         self._flushing = False
         if self.lost:
@@ -138,93 +231,128 @@ class Driver:
         link = self.link
         now = monotonic()
         written = 0
-        while link.writable and not self._output_ended:
+        while link.writable:
             data = core.data_to_send(now, WRITE_SIZE)
             if not data:
                 break
             link.write(data)
             written += len(data)
-            if written >= TURN_SIZE:
+            if written >= SEND_SIZE:
                 self.flush_soon()
                 break
         self._report()
-        if core.state >= CLOSING:
-            self._end_output()
+        self._end_output()
         self._set_timer()
 
     # For the calls
 
     def flush_soon(self) -> None:
-        """Flush once everything that runs in this loop turn has had its say."""
+        """Send what waits once everything has run that runs in this turn of the loop."""
         if not self._flushing:
             self._flushing = True
-            self.loop.call_soon(self._flush_now)
+            try:
+                self.loop.call_soon(self._send_now)
+            except RuntimeError:
+                self._look_whether_closed()
 
     def flush_before_wait(self) -> None:
-        """Flush for a task that has done what it can for now.
+        """Send what waits, for a task that is about to wait itself.
 
-        At once if the task is the only one that the last input has stirred: there is nothing
-        to wait for, and a loop turn costs as much as the rest of a round trip.
+        It is sent at once if the task is the only one that the last input has woken: no other
+        task has anything to add, and a turn of the loop costs as much as the rest of a round trip.
         """
         if self._alone:
             self._alone = False
-            self.flush()
+            self.send()
         else:
             self.flush_soon()
 
-    def _flush_now(self) -> None:
+    def _send_now(self) -> None:
         if self._flushing:  # else it was done before its turn
-            self.flush()
+            self.send()
+
+    def call_soon(self, callback: Callable[..., object], *args: object) -> None:
+        """Call back in the loop's next turn; never, if the loop is closed."""
+        try:
+            self.loop.call_soon(callback, *args)
+        except RuntimeError:
+            self._look_whether_closed()
+
+    def _look_whether_closed(self) -> None:
+        """Raise on the exception of a call to the loop, unless the loop is closed.
+
+        Tasks and streams that outlive their loop come to their end when they are collected, and
+        must not fail then: what they ask for has no effect any more.
+        """
+        if not self.loop.is_closed():
+            raise
 
     def abandon(self, stream: CoreStream) -> None:
-        """Reset a stream that nobody holds any more."""
+        """Reset a stream that was dropped."""
         stream.reset(ErrorCode.STREAM_CANCELLED)
-        self.settle()
+        self.flush()
 
-    def settle(self) -> None:
-        """Do what a change of the core's state calls for."""
+    def refuse(self) -> None:
+        """End a session that its server has no room for."""
+        refuse(self.core, monotonic())
+        self.flush()
+
+    def abandon_session(self) -> None:
+        """Abort a session that was dropped."""
+        self.core.abort(ErrorCode.STREAM_CANCELLED, monotonic())
+        self.flush()
+
+    def forget_in_child(self) -> None:
+        """Leave the session to the parent process, after a fork."""
+        if not self.lost:
+            self.lost = True
+            forks.disconnect(self.link.descriptors())
+            forks.disown(self.core)
+
+    def flush(self) -> None:
+        """After a change of the core: wake tasks, set the timer, and have what waits sent."""
         core = self.core
         self._report()
         if self.lost:
             return
-        if core.held and not self._resuming:
+        if core.paused and not self._resuming:
             self._resuming = True
-            self.loop.call_soon(self._resume)
-        if core.state >= CLOSING or core.pending():
+            self.call_soon(self._resume)
+        if core.output_step() != NOTHING:
             self.flush_soon()
         self._set_timer()
 
     def _report(self) -> None:
-        core = self.core
-        if core.wakes:
-            for waiter in core.take_wakes():
-                assert isinstance(waiter, asyncio.Future)
-                if not waiter.done():
-                    waiter.set_result(None)
-        events = core.take_events()
-        if events:
-            self._notify(events)
+        try:
+            super()._report()
+        except RuntimeError:
+            self._look_whether_closed()
+
+    def _wake(self, waiter: asyncio.Future[None] | Callable[[], object]) -> None:
+        if callable(waiter):
+            self.loop.call_soon(waiter)
+        elif not waiter.done():
+            waiter.set_result(None)
 
     def _resume(self) -> None:
         self._resuming = False
         if not self.lost:
             self.core.resume(monotonic())
-            self.settle()
+            self.flush()
 
     def _end_output(self) -> None:
-        """Half-close and then close the link, once the core has nothing more to say."""
-        core = self.core
-        if core.abort_transport:
+        """Half-close, close or abort the link, once the core says so."""
+        step = self.core.output_step()
+        if step == ABORT:
             self.link.abort()
-        elif core.output_done() and not self._output_ended:
-            self._output_ended = True
-            core.end_output()
-            if core.eof_received:
-                self.link.close()
-            else:
-                # Reading goes on: a close with unread input would reset the connection, and
-                # destroy what the peer has not read yet.
-                self.link.half_close()
+        elif step == CLOSE:
+            self.core.end_output()
+            self.link.close()
+        elif step == HALF_CLOSE:
+            # Reading goes on: a close with unread input would reset the connection, and
+            # destroy what the peer has not read yet.
+            self.core.end_output()
+            self.link.half_close()
 
     def _set_timer(self) -> None:
         deadline = self.core.next_deadline()
@@ -234,11 +362,14 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due = deadline
-        self._timer = self.loop.call_later(deadline - monotonic(), self._on_timer)
+        try:
+            self._timer = self.loop.call_later(deadline - monotonic(), self._on_timer)
+        except RuntimeError:
+            self._look_whether_closed()
 
     def _on_timer(self) -> None:
         self._timer = None
         self._timer_due = inf
         if not self.lost:
             self.core.handle_timer(monotonic())
-            self.settle()
+            self.flush()

@@ -3,180 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
 import ssl as ssl_module
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..admission import Admission
 from ..config import Config
-from ..endpoint import HANDSHAKE_TIMEOUT, MOST_PENDING, check_place, server_context
-from ..errors import MuxadoError, SessionClosed
-from .link import TransportLink
-from .opening import Opening
-from .session import Session, new_session
+from ..endpoint import (
+    BACKLOG,
+    check_handler,
+    describe,
+    listen_place,
+)
+from ..errors import SessionClosed
+from ..front_end import log_session_failure
+from ..snapshots import ServerStats
+from .acceptor import Acceptor, GreetingLink
+from .awaitable import AwaitableContext, can_wait
+from .driver import Driver
+from .reaching import TLS_OPTIONS, tls_options
+from .session import Session
+from .stream import Stream
+from .wait_queue import WaitQueue
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Listener", "Server", "listen", "serve"]
+__all__ = ["Listener", "Server", "listen", "serve", "serve_streams"]
 
 logger: logging.Logger = logging.getLogger("muxado")
 
-
-class _Arrival(asyncio.Protocol):
-    """Takes a new connection off the loop again, unread, until it has its turn.
-
-    A transport that is only paused won't do: uvloop begins to read after `connection_made`
-    all the same, and the start of a TLS handshake would be lost.
-    """
-
-    def __init__(self, door: _Door) -> None:
-        self._door = door
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        try:
-            sock: socket.socket = transport.get_extra_info("socket").dup()
-        except OSError as exc:
-            logger.warning("a connection was dropped: %s", exc)  # no descriptor is left
-            return
-        finally:
-            transport.abort()  # type: ignore[attr-defined]
-        self._door.admit(sock)
-
-
-class _Door:
-    """Accepts connections and makes sessions of them; the common part of both listeners."""
-
-    def __init__(
-        self,
-        on_session: Callable[[Session], None],
-        config: Config | None,
-        context: ssl_module.SSLContext | None,
-        tls_options: dict[str, Any],
-    ) -> None:
-        self._on_session = on_session
-        self._config = config or Config()
-        self._context = context
-        self._tls_options = tls_options
-        self._timeout = tls_options.get("ssl_handshake_timeout", HANDSHAKE_TIMEOUT)
-        self._server: asyncio.Server | None = None
-        self._handshakes: dict[asyncio.Task[None], socket.socket] = {}
-        self._closed = False
-        self.slots = asyncio.Semaphore(MOST_PENDING)
-
-    async def open(self, kwds: dict[str, Any]) -> None:
-        """Start to listen where and how the arguments of the loop's `create_server` say."""
-        loop = asyncio.get_running_loop()
-        arrival = partial(_Arrival, self)
-        sock = kwds["sock"]
-        unix = sock is not None and sock.family == getattr(socket, "AF_UNIX", None)
-        # Started on its own: cancelled in the midst, asyncio would leave it listening for ever.
-        start = kwds.pop("start_serving", True)
-        if "path" in kwds or unix:
-            server = await loop.create_unix_server(arrival, start_serving=False, **kwds)
-        else:
-            server = await loop.create_server(arrival, start_serving=False, **kwds)
-        self._server = server
-        if start:
-            try:
-                await server.start_serving()
-            except BaseException:
-                server.close()
-                raise
-
-    @property
-    def sockets(self) -> tuple[Any, ...]:
-        """The listening sockets."""
-        return tuple(self._server.sockets) if self._server is not None else ()
-
-    def close(self) -> None:
-        """Stop listening, and give up on connections that are still in their handshake."""
-        self._closed = True
-        if self._server is not None:
-            self._server.close()
-        for task, sock in self._handshakes.items():
-            # Cancelled in its handshake, asyncio's TLS would leave its transport behind.
-            if not task.done():
-                hang_up(sock)
-                self.slots.release()
-
-    async def wait_closed(self) -> None:
-        """Wait until nothing of the above is left."""
-        if self._handshakes:
-            await asyncio.wait(self._handshakes)
-
-    def admit(self, sock: socket.socket) -> None:
-        """Take in a new connection."""
-        if self._closed:
-            sock.close()
-            return
-        task = asyncio.get_running_loop().create_task(
-            self._handshake(sock), name="muxado handshake"
-        )
-        self._handshakes[task] = sock
-        task.add_done_callback(self._handshakes.pop)
-
-    async def _handshake(self, sock: socket.socket) -> None:
-        admitted = False
-        peer: object = None
-        try:
-            peer = sock.getpeername()
-            async with asyncio.timeout(self._timeout):
-                await self.slots.acquire()
-                admitted = True
-                session, driver = new_session(client=False, config=self._config)
-                link = TransportLink(driver)
-                await driver.loop.connect_accepted_socket(
-                    lambda: link,
-                    sock,
-                    ssl=self._context,
-                    **(self._tls_options if self._context else {}),
-                )
-        except BaseException as exc:
-            if admitted:
-                self.slots.release()
-                hang_up(sock)  # its transport closes it
-            else:
-                sock.close()
-            if not isinstance(exc, Exception):
-                raise
-            if isinstance(exc, OSError | EOFError):  # TimeoutError and ssl.SSLError too
-                logger.info("handshake with %s failed: %r", peer, exc)
-            else:
-                logger.exception("handshake with %s failed", peer)
-            return
-        if self._closed:
-            session.abort()
-            await session.wait_closed()
-            return
-        self._on_session(session)
-
-
-def hang_up(sock: socket.socket) -> None:
-    """End a connection both ways, and leave its socket to who owns it."""
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
+ListeningT = TypeVar("ListeningT", bound="_Listening")
 
 
 class _Listening:
-    """What `Listener` and `Server` share: the door, and where it is."""
+    """What `Listener` and `Server` share: the acceptor, and its addresses."""
 
-    _door: _Door
+    _acceptor: Acceptor
 
     async def _open(
-        self, config: Config | None, context: ssl_module.SSLContext | None, kwds: dict[str, Any]
+        self,
+        config: Config | None,
+        context: ssl_module.SSLContext | None,
+        admission: Admission,
+        kwds: dict[str, Any],
+        new_link: Callable[[Driver], GreetingLink] | None,
     ) -> Self:
-        # These concern a connection's TLS, not the listening socket.
-        names = ("ssl_handshake_timeout", "ssl_shutdown_timeout")
-        options = {name: kwds.pop(name) for name in names if kwds.get(name) is not None}
-        self._door = _Door(self._arrived, config, context, options)
-        await self._door.open(kwds)
+        tls = {name: kwds.pop(name) for name in TLS_OPTIONS if name in kwds}
+        self._acceptor = Acceptor(self._arrived, config, context, tls, admission, new_link)
+        await self._acceptor.open(kwds)
         return self
 
     def _arrived(self, session: Session) -> None:
@@ -185,12 +66,20 @@ class _Listening:
     @property
     def sockets(self) -> tuple[Any, ...]:
         """The listening sockets, () once closed."""
-        return self._door.sockets
+        return self._acceptor.sockets
 
     @property
     def addresses(self) -> list[Any]:
         """The addresses that are listened on, as `getsockname()` gives them."""
         return [sock.getsockname() for sock in self.sockets]
+
+    def __repr__(self) -> str:
+        opened = hasattr(self, "_acceptor")
+        return describe(self, self.addresses if opened else (), self._count())
+
+    def _count(self) -> int:
+        """Return how many sessions there are."""
+        raise NotImplementedError
 
 
 class Listener(_Listening):
@@ -203,8 +92,11 @@ class Listener(_Listening):
     def __init__(self) -> None:
         """Not for users."""
         self._sessions: deque[Session] = deque()
-        self._acceptors: deque[asyncio.Future[None]] = deque()
+        self._acceptors = WaitQueue()
         self._closed = False
+
+    def _count(self) -> int:
+        return len(self._sessions)
 
     async def accept(self) -> Session:
         """Wait for the next session, its handshake done. Cancelling it loses none.
@@ -216,18 +108,9 @@ class Listener(_Listening):
             if self._closed:
                 raise SessionClosed("the listener is closed")
             if self._sessions:
-                self._door.slots.release()
+                self._acceptor.taken()
                 return self._sessions.popleft()
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._acceptors.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if not waiter.cancelled():
-                    self._wake()
-                elif waiter in self._acceptors:
-                    self._acceptors.remove(waiter)
-                raise
+            await self._acceptors.wait()
 
     def __aiter__(self) -> Self:
         return self
@@ -239,17 +122,16 @@ class Listener(_Listening):
             raise StopAsyncIteration from None
 
     def close(self) -> None:
-        """Stop listening; sessions that nobody has accepted are aborted. Harmless if repeated."""
+        """Stop listening; sessions that were not accepted are aborted. Harmless if repeated."""
         self._closed = True
-        self._door.close()
+        self._acceptor.close()
         for session in self._sessions:
             session.abort()
-        while self._acceptors:
-            self._wake()
+        self._acceptors.wake_all()
 
     async def wait_closed(self) -> None:
         """Wait until nothing of the listener is left."""
-        await self._door.wait_closed()
+        await self._acceptor.wait_closed()
         for session in self._sessions:
             await session.wait_closed()
 
@@ -262,19 +144,14 @@ class Listener(_Listening):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if not can_wait():
+            return
         self.close()
         await self.wait_closed()
 
     def _arrived(self, session: Session) -> None:
         self._sessions.append(session)
-        self._wake()
-
-    def _wake(self) -> None:
-        while self._acceptors:
-            waiter = self._acceptors.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        self._acceptors.wake()
 
 
 class Server(_Listening):
@@ -289,25 +166,36 @@ class Server(_Listening):
         self._tasks: dict[asyncio.Task[None], Session] = {}
         self._closing = asyncio.Event()
 
+    def _count(self) -> int:
+        return len(self.sessions)
+
     @property
     def sessions(self) -> list[Session]:
         """The sessions that live."""
         return [session for session in self._tasks.values() if not session.closed]
 
+    def stats(self) -> ServerStats:
+        """Return what the server has done so far, and what it holds.
+
+        It may be called from any thread.
+        """
+        return self._acceptor.stats()
+
     def close(self) -> None:
         """Stop listening, and close every session in order. Harmless if repeated."""
         self._closing.set()
-        self._door.close()
+        self._acceptor.close()
         for session in self._tasks.values():
             session.close()
 
     async def wait_closed(self) -> None:
         """Wait until the server is closed, its sessions are gone and the handlers done.
 
-        A handler that goes on without its session is cancelled after `Config.close_timeout`.
+        A handler that goes on without its session is cancelled after `Config.close_timeout`; one
+        that goes on all the same is left to itself after another one, which is logged.
         """
         await self._closing.wait()
-        await self._door.wait_closed()
+        await self._acceptor.wait_closed()
         ending = [self._end(task, session) for task, session in self._tasks.items()]
         await asyncio.gather(*ending)
 
@@ -317,7 +205,7 @@ class Server(_Listening):
         Args:
             timeout: seconds for the streams that are open; then their session is aborted.
         """
-        self._door.close()
+        self._acceptor.close()
         sessions = self._tasks.values()
         await asyncio.gather(*[session.shutdown(timeout) for session in sessions])
         self.close()
@@ -341,6 +229,8 @@ class Server(_Listening):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if not can_wait():
+            return
         self.close()
         if exc_type is not None:
             for task, session in self._tasks.items():
@@ -349,7 +239,7 @@ class Server(_Listening):
         await self.wait_closed()
 
     def _arrived(self, session: Session) -> None:
-        self._door.slots.release()
+        self._acceptor.taken()
         task = asyncio.get_running_loop().create_task(
             self._run(session), name=f"muxado session {session.remote_address}"
         )
@@ -358,9 +248,12 @@ class Server(_Listening):
 
     async def _end(self, task: asyncio.Task[None], session: Session) -> None:
         await session.wait_closed()
-        await asyncio.wait([task], timeout=session.config.close_timeout)
-        task.cancel()
-        await asyncio.wait([task])
+        for _ in range(2):
+            await asyncio.wait([task], timeout=session.config.close_timeout)
+            if task.done():
+                return
+            task.cancel()
+        logger.warning("the handler of %r goes on although it was cancelled: it is left", session)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
@@ -369,27 +262,28 @@ class Server(_Listening):
         try:
             async with session:
                 await self._handler(session)
-        except MuxadoError as exc:
-            logger.info("%r: %s", session, exc)
-        except Exception:
-            logger.exception("the handler of %r failed", session)
+        except Exception as exc:
+            log_session_failure(session, exc)
 
 
 def serve(
     handler: Callable[[Session], Awaitable[object]],
-    host: str | Sequence[str] | None = None,
+    host: str | None = None,
     port: int | None = None,
     *,
     path: str | os.PathLike[str] | None = None,
     sock: socket.socket | None = None,
     ssl: ssl_module.SSLContext | None = None,
     config: Config | None = None,
+    max_sessions: int | None = None,
+    max_receive_memory: int | None = None,
     **kwds: Any,
-) -> Opening[Server]:
+) -> AwaitableContext[Server]:
     """Listen, and run `handler(session)` for each session. Await it, or use `async with`.
 
     A handler that returns closes its session; one that raises aborts it, and is logged. A
-    failing handshake is logged and hurts nobody else.
+    failing handshake is logged and affects no other client. `serve_streams` takes a handler of
+    streams instead.
 
     Args:
         handler: a coroutine function.
@@ -400,7 +294,59 @@ def serve(
         ssl: for TLS, a context with a certificate; for mutual TLS, one that demands the
             client's too (`verify_mode`).
         config: the sessions' settings.
+        max_sessions: how many sessions may live at once. One more is ended with code 10
+            (ENHANCE_YOUR_CALM), which its client sees as `SessionAborted`. None: any number.
+        max_receive_memory: bytes received and not yet read that all sessions may hold together.
+            What would pass it resets its own stream with code 10, as with `Config`'s limit of
+            that name, which each session has besides. None: no common limit.
         kwds: further arguments of the loop's `create_server` or `create_unix_server`.
+
+    Returns:
+        an awaitable that gives the `Server`.
+
+    Raises:
+        UsageError: not exactly one of host and port, path, or sock was given, or a limit can't be.
+        OSError: the address can't be listened on.
+    """
+    check_handler(handler)
+    admission = Admission(max_sessions, max_receive_memory)
+    start = starter(Server(handler), host, port, path, sock, ssl, config, admission, kwds)
+    return AwaitableContext("serve", start)
+
+
+def serve_streams(
+    handler: Callable[[Stream], Awaitable[object]],
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    config: Config | None = None,
+    max_sessions: int | None = None,
+    max_receive_memory: int | None = None,
+    limit: int | None = None,
+    cancel_on_reset: bool = False,
+    **kwds: Any,
+) -> AwaitableContext[Server]:
+    """Listen, and run `handler(stream)` for each stream of each session, in a task of its own.
+
+    Await it, or use it with `async with`. A handler that returns closes its stream; one that
+    raises resets it, and is logged.
+
+    Args:
+        handler: a coroutine function.
+        host: where to listen, as for `serve`, and so are the following.
+        port: see there.
+        path: see there.
+        sock: see there.
+        ssl: see there.
+        config: see there.
+        max_sessions: see there.
+        max_receive_memory: see there.
+        limit: how many handlers may run at once for one session; its further streams wait.
+        cancel_on_reset: cancel a handler when the peer resets its stream; see `Session.serve`.
+        kwds: as for `serve`.
 
     Returns:
         an awaitable that gives the `Server`.
@@ -409,12 +355,18 @@ def serve(
         UsageError: not exactly one of host and port, path, or sock was given.
         OSError: the address can't be listened on.
     """
-    place = _place(host, port, path, sock)
-    return Opening(partial(Server(handler)._open, config, server_context(ssl), kwds | place))
+    check_handler(handler)
+
+    async def run(session: Session) -> None:
+        await session.serve(handler, limit=limit, cancel_on_reset=cancel_on_reset)
+
+    admission = Admission(max_sessions, max_receive_memory)
+    start = starter(Server(run), host, port, path, sock, ssl, config, admission, kwds)
+    return AwaitableContext("serve_streams", start)
 
 
 def listen(
-    host: str | Sequence[str] | None = None,
+    host: str | None = None,
     port: int | None = None,
     *,
     path: str | os.PathLike[str] | None = None,
@@ -422,19 +374,46 @@ def listen(
     ssl: ssl_module.SSLContext | None = None,
     config: Config | None = None,
     **kwds: Any,
-) -> Opening[Listener]:
+) -> AwaitableContext[Listener]:
     """Listen for sessions to `accept()`. Await it, or use it with `async with`. See `serve`."""
-    place = _place(host, port, path, sock)
-    return Opening(partial(Listener()._open, config, server_context(ssl), kwds | place))
+    start = starter(Listener(), host, port, path, sock, ssl, config, Admission(), kwds)
+    return AwaitableContext("listen", start)
 
 
-def _place(
+def starter(
+    listening: ListeningT,
     host: str | Sequence[str] | None,
     port: int | None,
     path: str | os.PathLike[str] | None,
     sock: socket.socket | None,
-) -> dict[str, Any]:
-    check_place(host, port, path, sock)
-    if path is not None:
-        return {"path": os.fspath(path), "sock": None}
-    return {"sock": sock} if sock is not None else {"host": host, "port": port, "sock": None}
+    ssl: ssl_module.SSLContext | None,
+    config: Config | None,
+    admission: Admission,
+    kwds: dict[str, Any],
+    new_link: Callable[[Driver], GreetingLink] | None = None,
+) -> Callable[[], Coroutine[Any, Any, ListeningT]]:
+    """Check the arguments of `listen`, and return what starts to listen.
+
+    Args:
+        listening: what hands the sessions out.
+        host: as for `listen`, and so are the following.
+        port: see there.
+        path: see there.
+        sock: see there.
+        ssl: see there.
+        config: see there.
+        admission: limits over all sessions.
+        kwds: see `listen`.
+        new_link: makes what carries a session, for connections that begin with a handshake of
+            their own; by default the sessions' bytes are the connections'.
+    """
+    backlog = kwds.setdefault("backlog", BACKLOG)
+    place = listen_place(host, port, path, sock, ssl, backlog, config)
+    kwds |= tls_options(kwds, place.context)
+    kwds["sock"] = place.sock
+    if place.path is not None:
+        kwds["path"] = place.path
+    elif place.sock is None:
+        hosts = place.hosts
+        kwds |= {"host": hosts if hosts != [None] else None, "port": place.port}
+    return partial(listening._open, config, place.context, admission, kwds, new_link)

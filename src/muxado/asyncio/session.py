@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio.sslproto import SSLProtocol
-from collections import deque
+import contextlib
+import sys
+import warnings
 from collections.abc import Awaitable, Callable
-from ssl import SSLContext
+from contextvars import Context, copy_context
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..config import Config
-from ..core import CoreSession, CoreStream
-from ..core.life import ACCEPTABLE, DRAINED
-from ..errors import ErrorCode, SessionError
-from ..shell import BaseSession
-from .driver import Driver
-from .handlers import Handlers
+from ..core import ACCEPTABLE, DRAINED, GOAWAY, CoreSession, CoreStream, MemoryPool
+from ..errors import CloseReason, ErrorCode, SessionError
+from ..front_end import code_of
+from ..registry import SessionRecord
+from .awaitable import can_wait
+from .driver import Driver, ask
+from .protocol_streams import ProtocolStreams
 from .stream import Stream
-from .transport import PairProtocol, StreamServer, StreamTransport
+from .stream_handlers import StreamHandlers
+from .wait_queue import WaitQueue
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["Session"]
 
-P = TypeVar("P", bound=asyncio.BaseProtocol)
 
-
-class Session(BaseSession[Stream]):
+class Session(ProtocolStreams):
     """One end of a connection that carries many streams.
 
     Sessions come from `connect`, `serve`, `listen`, `client` and `server`. Both ends may open
@@ -42,11 +43,15 @@ class Session(BaseSession[Stream]):
         """Not for users."""
         self._driver = driver
         self._core = driver.core
-        self._serving: list[Handlers] = []
-        self._acceptors: deque[asyncio.Future[None]] = deque()
-        self._waiters: set[asyncio.Future[None]] = set()  # for a pong, a drain, the end
+        self._record = driver.record
+        self._serving: list[StreamHandlers] = []
+        self._acceptors: WaitQueue = driver.acceptors
+        self._waiters = driver.waiters  # for a pong, a drain, the end
         self._drained = False
-        driver.subscribe(self._notify)
+        self._on_draining = []
+        self._on_stream = None
+        self._context: Context | None = None  # what the callback of `on_stream` is called in
+        driver.subscribe(self, Session._notify)
 
     # Streams
 
@@ -54,7 +59,7 @@ class Session(BaseSession[Stream]):
         stream = self._core.open(type=type, priority=priority, eager=eager)
         if eager:
             self._driver.flush_soon()
-        return Stream(self, self._driver, stream)
+        return Stream(self, self._driver, self._opened(stream))
 
     async def accept(self) -> Stream:
         """Wait for the next stream that the peer opens. Cancelling it loses none.
@@ -65,20 +70,10 @@ class Session(BaseSession[Stream]):
         return self._wrap(await self._accept())
 
     async def _accept(self) -> CoreStream:
-        while True:
-            stream = self._core.accept()
-            if stream is not None:
-                return stream
-            waiter: asyncio.Future[None] = self._driver.loop.create_future()
-            self._acceptors.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if not waiter.cancelled():
-                    self._wake_acceptors()  # it was told of a stream: let another take it
-                elif waiter in self._acceptors:
-                    self._acceptors.remove(waiter)
-                raise
+        self._check_taker()
+        while (stream := self._core.accept()) is None:
+            await self._acceptors.wait()
+        return self._opened(stream)
 
     def __aiter__(self) -> Self:
         return self
@@ -87,12 +82,16 @@ class Session(BaseSession[Stream]):
         try:
             return await self.accept()
         except SessionError:
-            if self._ended_cleanly():
+            if self._ended_in_order():
                 raise StopAsyncIteration from None
             raise
 
     async def serve(
-        self, handler: Callable[[Stream], Awaitable[object]], *, limit: int | None = None
+        self,
+        handler: Callable[[Stream], Awaitable[object]],
+        *,
+        limit: int | None = None,
+        cancel_on_reset: bool = False,
     ) -> None:
         """Accept every stream, and run `handler(stream)` for it in a task of its own.
 
@@ -102,6 +101,8 @@ class Session(BaseSession[Stream]):
         Args:
             handler: a coroutine function.
             limit: how many handlers may run at once; further streams wait.
+            cancel_on_reset: cancel a handler when the peer resets its stream. Without that it
+                hears of it at its next read or write, or from `Stream.wait_reset`.
 
         Returns:
             when the session has ended in order and the handlers are done.
@@ -109,7 +110,8 @@ class Session(BaseSession[Stream]):
         Raises:
             SessionError: the session ended otherwise; the handlers are done then too.
         """
-        handlers = Handlers(self._driver, handler, limit, self._wrap)
+        self._check_taker()
+        handlers = StreamHandlers(self._driver, handler, limit, cancel_on_reset, self._wrap_new)
         self._serving.append(handlers)
         try:
             handlers.start()
@@ -121,149 +123,28 @@ class Session(BaseSession[Stream]):
             raise
         finally:
             self._serving.remove(handlers)
-        if not self._ended_cleanly():
+        if not self._ended_in_order():
             raise self._core.failure()
 
     def _wrap(self, stream: CoreStream) -> Stream:
         return Stream(self, self._driver, stream)
 
-    # Streams for libraries that know asyncio's own
+    def on_stream(self, callback: Callable[[Stream], object] | None) -> None:
+        super().on_stream(callback)
+        # What the caller has set, and not what the transport's callbacks run in.
+        self._context = copy_context()
 
-    async def create_connection(
-        self,
-        protocol_factory: Callable[[], P],
-        *,
-        type: int | None = None,
-        priority: int = 0,
-        ssl: SSLContext | None = None,
-        server_hostname: str | None = None,
-    ) -> tuple[asyncio.Transport, P]:
-        """Open a stream and run a protocol over it, as the loop's `create_connection` does.
+    def _takes_streams(self) -> str | None:
+        if self._serving:
+            return "serve"
+        return "accept" if len(self._acceptors) else super()._takes_streams()
 
-        Args:
-            protocol_factory: makes the protocol.
-            type: as for `open`.
-            priority: as for `open`.
-            ssl: run TLS inside the stream.
-            server_hostname: the name that the certificate inside must have.
+    def _next_stream(self) -> Stream | None:
+        stream = self._core.accept()
+        return None if stream is None else self._wrap_new(stream)
 
-        Returns:
-            the transport and the protocol.
-
-        Raises:
-            ssl.SSLError: TLS inside fails.
-
-        Otherwise it raises as `open`.
-        """
-        loop = self._driver.loop
-        protocol = protocol_factory()
-        tls: SSLProtocol | None = None
-        secured: asyncio.Future[None] = loop.create_future()
-        if ssl is not None:
-            tls = SSLProtocol(loop, protocol, ssl, secured, server_hostname=server_hostname)
-        core = self._core.open(type=type, priority=priority, eager=True)
-        started: asyncio.Future[None] = loop.create_future()
-        carried = protocol if tls is None else tls
-        transport = StreamTransport(self, self._driver, core, carried, started)
-        self._driver.flush_soon()
-        try:
-            await started
-            if tls is None:
-                return transport, protocol
-            await secured
-        except BaseException:
-            transport.abort()
-            raise
-        if transport.is_closing():
-            raise ConnectionResetError("the stream was lost in the TLS handshake")
-        return tls._app_transport, protocol
-
-    def create_server(
-        self,
-        protocol_factory: Callable[[], asyncio.BaseProtocol],
-        *,
-        ssl: SSLContext | None = None,
-    ) -> StreamServer:
-        """Run a protocol over each stream that the peer opens, as the loop's `create_server`.
-
-        It is what accepts from then on: don't call `accept` or `serve` beside it.
-
-        Args:
-            protocol_factory: makes a protocol for each stream.
-            ssl: run TLS inside the streams, with this context's certificate.
-
-        Returns:
-            the server, to be closed, or waited for with `serve_forever`.
-        """
-        loop = self._driver.loop
-
-        def new_protocol() -> asyncio.BaseProtocol:
-            protocol = protocol_factory()
-            if ssl is None:
-                return protocol
-            waiter: Any = None
-            return SSLProtocol(loop, protocol, ssl, waiter, server_side=True)
-
-        async def accept() -> None:
-            while True:
-                try:
-                    stream = await self._accept()
-                except SessionError:
-                    if self._ended_cleanly():
-                        return
-                    raise
-                try:
-                    StreamTransport(self, self._driver, stream, new_protocol())
-                except Exception as exc:
-                    loop.call_exception_handler(
-                        {"message": "making a stream's protocol failed", "exception": exc}
-                    )
-                    stream.reset(ErrorCode.INTERNAL_ERROR)
-                    self._driver.settle()
-
-        return StreamServer(self, accept, loop)
-
-    async def open_connection(
-        self, *, type: int | None = None, priority: int = 0, limit: int | None = None
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a stream as asyncio's own pair of reader and writer.
-
-        For libraries that want that pair; a `Stream` does the same with less.
-
-        Args:
-            type: as for `open`.
-            priority: as for `open`.
-            limit: bytes, the reader's limit; `Config.read_limit` by default.
-
-        It raises as `open`.
-        """
-        loop = self._driver.loop
-        reader = asyncio.StreamReader(limit=limit or self.config.read_limit, loop=loop)
-        protocol = PairProtocol(reader, loop=loop)
-        transport, _ = await self.create_connection(lambda: protocol, type=type, priority=priority)
-        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
-
-    def start_server(
-        self,
-        client_connected_cb: Callable[
-            [asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None] | None
-        ],
-        *,
-        limit: int | None = None,
-    ) -> StreamServer:
-        """Call back with a reader and a writer for each stream, as `asyncio.start_server`.
-
-        Args:
-            client_connected_cb: a function or a coroutine function.
-            limit: bytes, the readers' limit; `Config.read_limit` by default.
-        """
-        loop = self._driver.loop
-
-        def factory() -> PairProtocol:
-            reader = asyncio.StreamReader(limit=limit or self.config.read_limit, loop=loop)
-            return PairProtocol(reader, client_connected_cb, loop=loop)
-
-        return self.create_server(factory)
+    def _wrap_new(self, stream: CoreStream) -> Stream:
+        return Stream(self, self._driver, self._opened(stream))
 
     # Looking
 
@@ -278,17 +159,13 @@ class Session(BaseSession[Stream]):
         """
         core = self._core
         number = core.ping()
-        self._driver.settle()
+        self._driver.flush()
         while not core.pong(number):
             await self._wait()
         return core.liveness.rtt
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        try:
-            return self._driver.link.get_extra_info(name, default)
-        except (AttributeError, ValueError):
-            # It is closed: uvloop asks its socket, and asyncio's TLS what it has let go.
-            return default
+        return ask(self._driver.link, name, default)
 
     # The end
 
@@ -296,26 +173,34 @@ class Session(BaseSession[Stream]):
         """End the session gracefully: no new streams, wait for the open ones, then close.
 
         Args:
-            timeout: seconds for the open streams; then the session is aborted. None waits
-                for as long as they take.
+            timeout: seconds for the open streams; then the session is aborted, and
+                `close_reason` says how many were left. None waits for as long as they take.
 
         Cancelled, it leaves the session draining.
         """
         self._core.shut_down()
-        self._driver.settle()
+        self._driver.flush()
         try:
             async with asyncio.timeout(timeout):
                 while not self._drained and not self.closed:
                     await self._wait()
         except TimeoutError:
-            self.abort()
+            assert timeout is not None
+            self._do(self._time_is_up, timeout)
         self.close()
         await self.wait_closed()
 
-    async def wait_closed(self) -> None:
-        """Wait until the session has ended and its connection is gone."""
+    async def wait_closed(self) -> CloseReason:
+        """Wait until the session has ended and its connection is gone.
+
+        It ends nothing itself, and cancelling it changes nothing.
+
+        Returns:
+            why the session ended, which is `close_reason` from then on.
+        """
         while not self._driver.lost:
             await self._wait()
+        return self._reason()
 
     async def __aenter__(self) -> Self:
         return self
@@ -329,12 +214,26 @@ class Session(BaseSession[Stream]):
         if exc_type is None:
             self.close()
         else:
-            self.abort(0 if not issubclass(exc_type, Exception) else ErrorCode.INTERNAL_ERROR)
+            self.abort(code_of(exc_type))
+        if not can_wait():
+            return
         try:
             await self.wait_closed()
         except asyncio.CancelledError:
-            self.abort()
+            self.abort(ErrorCode.STREAM_CANCELLED)
             raise
+
+    def __del__(self) -> None:
+        driver = self._driver
+        if self.closed or driver.lost or sys.is_finalizing():
+            return
+        try:
+            message = f"unclosed session {self!r}"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+        finally:
+            # The collector may come here on any thread; and the loop may be closed.
+            with contextlib.suppress(RuntimeError):
+                driver.loop.call_soon_threadsafe(driver.abandon_session)
 
     # For the driver
 
@@ -342,29 +241,19 @@ class Session(BaseSession[Stream]):
         if events & ACCEPTABLE:
             for handlers in self._serving:
                 handlers.start()
-            self._wake_acceptors()
+            if self._context is not None:
+                self._context.copy().run(self._deliver)
+            self._acceptors.wake(self._core.acceptable)
         if events & DRAINED:
             self._drained = True
+        if events & GOAWAY:
+            self._tell_draining()
         if events & ~ACCEPTABLE or not events:
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
             if self.closed:
-                while self._acceptors:
-                    self._wake_acceptor()
-
-    def _wake_acceptors(self) -> None:
-        for _ in range(len(self._core.accept_queue)):
-            if not self._acceptors:
-                return
-            self._wake_acceptor()
-
-    def _wake_acceptor(self) -> None:
-        while self._acceptors:
-            waiter = self._acceptors.popleft()
-            if not waiter.done():  # as one is that was cancelled just now
-                waiter.set_result(None)
-                return
+                self._acceptors.wake_all()
 
     async def _wait(self) -> None:
         """Wait for a pong, a drain or the end; the caller looks which."""
@@ -377,12 +266,21 @@ class Session(BaseSession[Stream]):
 
     def _do(self, step: Callable[..., object], *args: object) -> None:
         step(*args)
-        self._driver.settle()
+        self._driver.flush()
+
+    def _call_soon(self, callback: Callable[[], object]) -> None:
+        self._driver.call_soon(callback)
 
 
-def new_session(*, client: bool, config: Config | None) -> tuple[Session, Driver]:
+def new_session(
+    *,
+    client: bool,
+    config: Config | None,
+    name: str = "",
+    pool: MemoryPool | None = None,
+) -> tuple[Session, Driver]:
     """Make a session in the running event loop, and its driver, which still needs a link."""
     loop = asyncio.get_running_loop()
-    core = CoreSession(client=client, config=config or Config(), now=monotonic())
-    driver = Driver(core, loop)
+    core = CoreSession(client=client, config=config or Config(), now=monotonic(), pool=pool)
+    driver = Driver(core, loop, SessionRecord(core, name))
     return Session(driver), driver

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..core import CoreStream
-from ..core.states import CLOSED, IDLE
+from ..core import CLOSED, IDLE, CoreStream
 from ..errors import ErrorCode, StreamBusy
-from ..shell import BaseStream
+from ..front_end import BaseStream, as_bytes, code_of
 from .driver import Driver
 
 if TYPE_CHECKING:
@@ -81,6 +80,15 @@ class Stream(BaseStream["Session"]):
                 return b""
             await self._wait_for_more(0)
 
+    def read_nowait(self, n: int, callback: Callable[[], object] | None = None) -> bytes | None:
+        if self._reading:
+            raise self._busy()
+        core = self._core
+        data = self._take_now(n, callback)
+        if core.granting or core.state == IDLE:
+            self._driver.flush_soon()
+        return data
+
     async def readexactly(self, n: int) -> bytes:
         """Read exactly `n` bytes; more than the window holds is fine.
 
@@ -117,7 +125,7 @@ class Stream(BaseStream["Session"]):
         core = self._core
         if self._reading:
             raise self._busy()
-        limit = core.session.config.read_limit
+        limit = self._driver.core.config.read_limit
         searched = 0
         while True:
             length, searched = core.find(separator, searched)
@@ -197,17 +205,28 @@ class Stream(BaseStream["Session"]):
             SessionError: the session has ended.
         """
         core = self._core
-        if self._turn is None and core.queued() < core.session.config.write_high_water:
-            core.write(data if isinstance(data, bytes) else bytes(memoryview(data)))
+        if self._turn is None and not core.write_full():
+            core.write(data if isinstance(data, bytes) else as_bytes(data))
             self._driver.flush_soon()
             return
         await self.writelines((data,))
 
+    def write_nowait(
+        self, data: ReadableBuffer, callback: Callable[[], object] | None = None
+    ) -> bool:
+        if self._turn is not None:
+            raise StreamBusy(f"another task waits to write to stream {self.id}")
+        chunk = data if isinstance(data, bytes) else as_bytes(data)
+        taken = self._write_now(chunk, callback)
+        if taken and chunk:
+            self._driver.flush_soon()
+        return taken
+
     async def writelines(self, chunks: Iterable[ReadableBuffer]) -> None:
         """Queue all `chunks` as one write. See `write`."""
-        data = [chunk if isinstance(chunk, bytes) else bytes(memoryview(chunk)) for chunk in chunks]
+        data = [chunk if isinstance(chunk, bytes) else as_bytes(chunk) for chunk in chunks]
         core = self._core
-        if self._turn is None and core.queued() < core.session.config.write_high_water:
+        if self._turn is None and not core.write_full():
             for chunk in data:
                 core.write(chunk)
             self._driver.flush_soon()
@@ -272,25 +291,20 @@ class Stream(BaseStream["Session"]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if exc is not None:
-            self._fail(exc)
+        if exc_type is not None:
+            self.reset(code_of(exc_type))
             return
         self.close()
         try:
             if self._core.stalled():
                 await self.wait_closed()
-        except asyncio.CancelledError as cancelled:
-            self._fail(cancelled)
+        except asyncio.CancelledError:
+            self.reset(ErrorCode.STREAM_CANCELLED)
             raise
-
-    def _fail(self, exc: BaseException) -> None:
-        """Reset the stream for an exception that left its block or its handler."""
-        cancelled = not isinstance(exc, Exception)
-        self.reset(ErrorCode.STREAM_CANCELLED if cancelled else ErrorCode.INTERNAL_ERROR)
 
     def __del__(self) -> None:
         core = self._core
-        if core.closed_here or not core.holds_something():
+        if core.closed_here or not core.holds_something() or self._driver.lost:
             return
         # An exception, or the collector, may come here on any thread.
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -300,7 +314,10 @@ class Stream(BaseStream["Session"]):
 
     def _do(self, step: Callable[..., object], *args: object) -> None:
         step(*args)
-        self._driver.settle()
+        self._driver.flush()
+
+    def _waiter_for(self, callback: Callable[[], object]) -> object:
+        return callback
 
     # Waiting
 
@@ -317,6 +334,8 @@ class Stream(BaseStream["Session"]):
         """Wait for another byte, having paid for the ones that are here and `wanted`."""
         core = self._core
         core.check_readable()
+        if core.read_waiter is not None:
+            raise StreamBusy(f"a callback waits to read from stream {self.id}")
         if core.inbox is not None:
             core.claim(wanted)
         if core.state == IDLE:
@@ -333,8 +352,10 @@ class Stream(BaseStream["Session"]):
 
     async def _wait_writable(self) -> None:
         core = self._core
-        while core.queued() >= core.session.config.write_high_water:
+        while core.write_full():
             core.check_writable()
+            if core.write_waiter is not None:
+                raise StreamBusy(f"a callback waits to write to stream {self.id}")
             waiter = self._driver.loop.create_future()
             core.write_waiter = waiter
             try:
@@ -345,11 +366,8 @@ class Stream(BaseStream["Session"]):
     async def _wait_end(self) -> None:
         core = self._core
         waiter = self._driver.loop.create_future()
-        if core.end_waiters is None:
-            core.end_waiters = []
-        core.end_waiters.append(waiter)
+        core.await_end(waiter)
         try:
             await waiter
         finally:
-            if core.end_waiters is not None and waiter in core.end_waiters:
-                core.end_waiters.remove(waiter)
+            core.forget_end_waiter(waiter)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from asyncio.constants import _SendfileMode
 from asyncio.transports import _FlowControlMixin
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..core import CoreStream
-from ..core.states import CLOSED
+from ..core import CLOSED, CoreStream
 from ..errors import ErrorCode, MuxadoError, StreamReset, code_name
+from ..front_end import BaseSession, as_bytes, code_of
 from .driver import Driver
 
-if TYPE_CHECKING:
-    from .session import Session
-
 __all__ = ["StreamTransport"]
+
+logger: logging.Logger = logging.getLogger("muxado")
 
 READ_SIZE = 64 * 1024
 
@@ -35,17 +35,28 @@ class StreamTransport(_FlowControlMixin):
     _sendfile_compatible = _SendfileMode.FALLBACK
 
     _loop: asyncio.AbstractEventLoop
+    _protocol: Any  # an asyncio protocol; None once it has heard of the end
     _protocol_paused: bool
 
     def __init__(
         self,
-        session: Session,
+        session: BaseSession[Any],
         driver: Driver,
         core: CoreStream,
         protocol: asyncio.BaseProtocol,
         started: asyncio.Future[None] | None = None,
+        on_lost: Callable[[StreamTransport], object] | None = None,
     ) -> None:
-        """Not for users. `started` is done once the protocol knows its transport."""
+        """Not for users.
+
+        Args:
+            session: the session.
+            driver: its driver.
+            core: the stream.
+            protocol: what the stream is run for.
+            started: is done once the protocol knows its transport.
+            on_lost: called once the protocol has heard of the end.
+        """
         self._session = session
         self._driver = driver
         self._core = core
@@ -54,26 +65,34 @@ class StreamTransport(_FlowControlMixin):
         self._closing = False
         self._lost = False
         self._protocol = protocol
+        self._on_lost = on_lost
         super().__init__(None, driver.loop)
-        self.set_write_buffer_limits(core.session.config.write_high_water)
-        self._loop.call_soon(self._start, started)
+        self.set_write_buffer_limits(self._driver.core.config.write_high_water)
+        driver.call_soon(self._start, started)
 
     def __repr__(self) -> str:
         return f"<StreamTransport {self._core.stream_id} of {self._session!r}>"
 
     def _start(self, started: asyncio.Future[None] | None) -> None:
+        waiting = started is not None and not started.done()
         try:
             self._protocol.connection_made(self)
-        except Exception as exc:
-            if started is not None and not started.done():
-                started.set_exception(exc)
-                self._force_close(exc)
+        except (SystemExit, KeyboardInterrupt):
+            self._begin(started)
+            raise
+        except BaseException as exc:
+            if started is not None and waiting:
+                started.set_exception(for_a_future(exc))
+                self._reset(exc)
             else:
                 self._fail(exc, "connection_made")
             return
+        self._begin(started)
+
+    def _begin(self, started: asyncio.Future[None] | None) -> None:
         if started is not None and not started.done():
             started.set_result(None)
-        self._wait_end()
+        self._watch_end()
         self._read_ready()
 
     # Reading
@@ -84,26 +103,15 @@ class StreamTransport(_FlowControlMixin):
             return
         core = self._core
         if core.unread():
-            try:
-                self._deliver()
-            except MuxadoError as exc:
-                self._lose(exc)
-            except Exception as exc:
-                self._fail(exc, "data_received")
-            else:
-                self._loop.call_soon(self._read_ready)
+            self._deliver()
         elif core.eof_received:
-            self._read_eof = True
             try:
-                keep_open = self._protocol.eof_received()  # type: ignore[attr-defined]
-            except Exception as exc:
-                self._fail(exc, "eof_received")
-                return
-            if not keep_open:
-                self.close()
-            elif core.state == CLOSED:  # it has written its own end before
-                self._lose(None)
-        elif core.state == CLOSED or core.session.closed_here:
+                core.check_end()
+            except MuxadoError as exc:  # this side has closed the session: the rest was dropped
+                self._lose(exc)
+            else:
+                self._deliver_eof()
+        elif core.state == CLOSED or self._driver.core.closed_here:
             self._lose(core.failure())
         elif core.read_waiter is None:
             core.announce()
@@ -115,31 +123,68 @@ class StreamTransport(_FlowControlMixin):
     def _deliver(self) -> None:
         """Give the protocol the next piece: no more than it has room for, if it says so."""
         protocol = self._protocol
-        if isinstance(protocol, asyncio.BufferedProtocol):
-            buffer = memoryview(protocol.get_buffer(-1)).cast("B")
-            if not buffer:
-                raise RuntimeError("get_buffer() returned an empty buffer")
-            data = self._take(min(len(buffer), READ_SIZE))
-            buffer[: len(data)] = data
-            protocol.buffer_updated(len(data))
-        else:
-            protocol.data_received(self._take(READ_SIZE))  # type: ignore[attr-defined]
+        callback = "get_buffer"
+        try:
+            if isinstance(protocol, asyncio.BufferedProtocol):
+                buffer = memoryview(protocol.get_buffer(-1)).cast("B")
+                if not buffer:
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                data = self._take(min(len(buffer), READ_SIZE))
+                buffer[: len(data)] = data
+                callback = "buffer_updated"
+                if data:
+                    protocol.buffer_updated(len(data))
+            else:
+                data = self._take(READ_SIZE)
+                callback = "data_received"
+                if data:
+                    protocol.data_received(data)
+        except (SystemExit, KeyboardInterrupt):
+            self._driver.call_soon(self._read_ready)  # if the loop runs on
+            raise
+        except BaseException as exc:
+            self._fail(exc, callback)
+            return
+        self._driver.call_soon(self._read_ready)
 
     def _take(self, count: int) -> bytes:
-        data = self._core.read(count)
+        """Take bytes for the protocol; b"" if they can't be had any more, which was told."""
+        try:
+            data = self._core.read(count)
+        except MuxadoError as exc:
+            self._lose(exc)
+            return b""
         if self._core.granting:
             self._driver.flush_soon()
         return data
 
+    def _deliver_eof(self) -> None:
+        self._read_eof = True
+        try:
+            keep_open = self._protocol.eof_received()
+        except (SystemExit, KeyboardInterrupt):
+            self._read_eof = False
+            self._driver.call_soon(self._read_ready)
+            raise
+        except BaseException as exc:
+            self._fail(exc, "eof_received")
+            return
+        if not keep_open:
+            self.close()
+        elif self._core.state == CLOSED:
+            self._ended()
+
     def pause_reading(self) -> None:
         """Have the protocol get no more data until `resume_reading`."""
         self._reading_paused = True
+        if self._protocol_paused and self._core.state == CLOSED:
+            self._driver.call_soon(self._written)
 
     def resume_reading(self) -> None:
         """Undo `pause_reading`."""
         if self._reading_paused:
             self._reading_paused = False
-            self._loop.call_soon(self._read_ready)
+            self._driver.call_soon(self._read_ready)
 
     def is_reading(self) -> bool:
         """Return whether the protocol gets data as it comes."""
@@ -149,23 +194,25 @@ class StreamTransport(_FlowControlMixin):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Queue data. Never waits: the protocol is told to pause when too much is queued."""
-        chunk = data if isinstance(data, bytes) else bytes(memoryview(data))
+        chunk = data if isinstance(data, bytes) else as_bytes(data)
         if self._core.fin_asked and not self._closing:
             raise RuntimeError("Cannot call write() after write_eof()")
         if self._closing:
-            return  # as asyncio's own: whoever writes hears of the end by connection_lost()
+            return  # as asyncio's own: the writer hears of the end by connection_lost()
         try:
             self._core.write(chunk)
-        except MuxadoError as exc:
-            self._lose(exc)
+        except MuxadoError:
+            self._ended()  # once what has come before was read
             return
         self._driver.flush_soon()
         self._maybe_pause_protocol()
 
     def _maybe_pause_protocol(self) -> None:
-        super()._maybe_pause_protocol()  # type: ignore[misc]
-        if self._protocol_paused and self._core.write_waiter is None:
-            self._wait_written()
+        try:
+            super()._maybe_pause_protocol()  # type: ignore[misc]
+        finally:
+            if self._protocol_paused and self._core.write_waiter is None:
+                self._wait_written()
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Queue several pieces of data."""
@@ -177,10 +224,13 @@ class StreamTransport(_FlowControlMixin):
         self._core.write_waiter = waiter
 
     def _written(self) -> None:
+        core = self._core
         if self._lost:
             return
+        if core.state == CLOSED and not core.fin_sent and not self._reading_paused:
+            return  # connection_lost() comes soon, and says why nothing more was sent
         self._maybe_resume_protocol()  # type: ignore[attr-defined]
-        if self._protocol_paused and self._core.state != CLOSED:
+        if self._protocol_paused and core.state != CLOSED and core.write_waiter is None:
             self._wait_written()
 
     def write_eof(self) -> None:
@@ -203,10 +253,14 @@ class StreamTransport(_FlowControlMixin):
         """Close in order: what is queued goes out, and then FIN."""
         if not self._closing:
             self._closing = True
-            self._core.close()
-            self._driver.settle()
-            if self._core.finished():
-                self._lose(None)
+            core = self._core
+            over = core.finished()
+            # Before `close`, which drops what was not read.
+            exc = self.unsent() if over else None
+            core.close()
+            self._driver.flush()
+            if over or core.finished():
+                self._lose(exc)
 
     def abort(self) -> None:
         """Reset the stream; what is queued is dropped."""
@@ -214,67 +268,102 @@ class StreamTransport(_FlowControlMixin):
 
     def _force_close(self, exc: Exception | None) -> None:
         # The name is asyncio's: its TLS protocol calls it.
+        self._reset(exc)
+
+    def _reset(self, exc: BaseException | None) -> None:
         self._closing = True
-        self._core.reset(ErrorCode.STREAM_CANCELLED)
+        self._core.reset(ErrorCode.STREAM_CANCELLED if exc is None else code_of(type(exc)))
         self._lose(exc)
 
-    def _fail(self, exc: Exception, callback: str) -> None:
-        """Report an exception of the protocol's, and end the stream with it."""
-        self._loop.call_exception_handler(
-            {
-                "message": f"Fatal error: protocol.{callback}() call failed.",
-                "exception": exc,
-                "transport": self,
-                "protocol": self._protocol,
-            }
-        )
-        self._force_close(exc)
+    def _fail(self, exc: BaseException, callback: str) -> None:
+        """End the stream with an exception of the protocol's, and report it as asyncio does."""
+        message = f"Fatal error: protocol.{callback}() call failed."
+        if not isinstance(exc, OSError):
+            self._loop.call_exception_handler(
+                {
+                    "message": message,
+                    "exception": exc,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+        elif self._loop.get_debug():
+            logger.debug("%r: %s", self, message, exc_info=exc)
+        self._reset(exc)
 
     def is_closing(self) -> bool:
         """Return whether the transport is closing or closed."""
         return self._closing or self._lost
 
-    def _wait_end(self) -> None:
-        """Watch for the end: our FIN is out after a close, or the stream has failed."""
+    def _watch_end(self) -> None:
+        """Watch for the end: our FIN is out after a close, or nothing more can be had."""
+        if self._lost:
+            return
         core = self._core
-        if (core.finished() and self._closing) or core.state == CLOSED:
+        ended = core.finished() if self._closing else self._driver.core.closed_here
+        if core.state == CLOSED or ended:
             self._ended()
             return
         waiter = self._loop.create_future()
-        waiter.add_done_callback(lambda _: self._wait_end())
-        if core.end_waiters is None:
-            core.end_waiters = []
-        core.end_waiters.append(waiter)
+        waiter.add_done_callback(lambda _: self._watch_end())
+        core.await_end(waiter)
 
     def _ended(self) -> None:
+        """Tell the protocol of the end, if it has heard of all that came before."""
         core = self._core
-        if core.fin_sent and (self._closing or core.eof_received):
-            self._lose(None)
-        elif self._closing:
-            self._lose(self._unsent())
-        elif self._read_eof or not core.unread():
-            self._lose(core.failure())
-        # else the protocol first gets what is left to read, and then the error
-
-    def _unsent(self) -> Exception | None:
-        """Return why what was written before `close` never went out."""
+        if self._closing:
+            self._lose(self.unsent())
+            return
         try:
-            code = self._core.outcome()
+            if core.reset_code < 0:
+                # In order: the protocol reads on to the peer's FIN, and then closes.
+                core.outcome()
+                core.check_end()
+                return
+            if self._driver.core.closed_here:
+                core.check_end()
+        except MuxadoError as exc:
+            if self._driver.core.closed_here or self._has_read_all():
+                self._lose(exc)
+            return
+        if self._has_read_all():
+            self._lose(core.failure())
+        # else it first gets what is left to read
+
+    def _has_read_all(self) -> bool:
+        """Return whether the protocol has heard of all that the peer has sent."""
+        core = self._core
+        return self._read_eof if core.eof_received else not core.unread()
+
+    def unsent(self) -> Exception | None:
+        """Return why what was written never went out, None if all of it did."""
+        core = self._core
+        if core.fin_sent or (core.eof_received and not core.dropped):
+            return None
+        try:
+            code = core.outcome()
         except MuxadoError as exc:
             return exc
-        if code is None or not self._core.reset_by_peer:
+        if code is None or not core.reset_by_peer:
             return None
         return StreamReset(f"the peer reset the stream: {code_name(code)}", code=code, by_peer=True)
 
-    def _lose(self, exc: Exception | None) -> None:
+    def _lose(self, exc: BaseException | None) -> None:
         if self._lost:
             return
-        if exc is None and not self._closing and not self._read_eof:
-            return  # both FINs are through, but the protocol hasn't read up to the peer's
         self._lost = self._closing = True
         self._core.close()
-        self._driver.settle()
-        self._loop.call_soon(self._protocol.connection_lost, exc)
+        self._driver.flush()
+        self._driver.call_soon(self._call_connection_lost, exc)
+
+    def _call_connection_lost(self, exc: Exception | None) -> None:
+        try:
+            self._protocol.connection_lost(exc)
+        finally:
+            self._protocol = None  # as asyncio's own: the two hold each other
+            if self._on_lost is not None:
+                self._on_lost(self)
+                self._on_lost = None
 
     # The rest
 
@@ -284,7 +373,8 @@ class StreamTransport(_FlowControlMixin):
 
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Return the protocol."""
-        return self._protocol
+        protocol: asyncio.BaseProtocol = self._protocol
+        return protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the session's connection says: `peername`, `ssl_object` ...
@@ -298,70 +388,10 @@ class StreamTransport(_FlowControlMixin):
         return self._session.get_extra_info(name, default)
 
 
-class PairProtocol(asyncio.StreamReaderProtocol):
-    """What is behind a reader and a writer over a stream."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport, which can be half-closed, whatever its session runs over."""
-        super().connection_made(transport)
-        # asyncio looks for `sslcontext`, finds the session's, and would drop the answer to a
-        # question that ends with an EOF, because its own TLS can't be half-closed.
-        self._over_ssl = False
-
-
-class StreamServer(asyncio.AbstractServer):
-    """Runs a protocol for each stream that the peer opens; from `Session.create_server`.
-
-    Closing it stops that; the streams that run go on, and so does the session.
-    """
-
-    def __init__(
-        self, session: Session, accept: Callable[[], Any], loop: asyncio.AbstractEventLoop
-    ) -> None:
-        """Not for users."""
-        self._loop = loop
-        self._task = loop.create_task(accept(), name=f"muxado server on {session!r}")
-        self._task.add_done_callback(_look_at)
-
-    @property
-    def sockets(self) -> tuple[Any, ...]:
-        """No sockets; the streams share the session's."""
-        return ()
-
-    def is_serving(self) -> bool:
-        """Return whether streams are still accepted."""
-        return not self._task.done()
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop."""
-        return self._loop
-
-    async def start_serving(self) -> None:
-        """Do nothing: it serves from the start."""
-
-    async def serve_forever(self) -> None:
-        """Wait until the session ends, or the server is closed.
-
-        Raises:
-            SessionError: the session ended otherwise than in order.
-        """
-        try:
-            await asyncio.shield(self._task)
-        except asyncio.CancelledError:
-            if not self._task.cancelled():
-                self.close()
-                raise
-
-    def close(self) -> None:
-        """Accept no further stream."""
-        self._task.cancel()
-
-    async def wait_closed(self) -> None:
-        """Wait until it is closed."""
-        await asyncio.wait([self._task])
-
-
-def _look_at(task: asyncio.Task[Any]) -> None:
-    """Take note of how a task ended: `serve_forever` is who raises it, if somebody waits."""
-    if not task.cancelled():
-        task.exception()
+def for_a_future(exc: BaseException) -> BaseException:
+    """Return an exception for one that a future can't have, or that would look like a cancel."""
+    if isinstance(exc, Exception) and not isinstance(exc, StopIteration):
+        return exc
+    wrapped = ConnectionAbortedError(f"protocol.connection_made() raised {exc!r}")
+    wrapped.__cause__ = exc
+    return wrapped

@@ -65,3 +65,98 @@ def demo(seconds: float, concurrency: int, port: int) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0 if good else 1)
+
+
+@cli.command()
+@click.argument("address", metavar="HOST:PORT")
+@click.option("--tls", is_flag=True, help="Over TLS, with the system's trusted authorities.")
+@click.option(
+    "--ca",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Over TLS, trusting the authorities in this file instead.",
+)
+@click.option(
+    "--cert",
+    type=click.Path(exists=True, dir_okay=False),
+    help="Over TLS, with the client certificate and key in this file.",
+)
+@click.option("--server-name", help="The name that the server's certificate must have.")
+@click.option(
+    "--count", type=click.IntRange(1), default=1, show_default=True, help="How many pings to send."
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.0),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two of them.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.0, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="Seconds for the connection, and for each answer.",
+)
+def ping(
+    address: str,
+    tls: bool,
+    ca: str | None,
+    cert: str | None,
+    server_name: str | None,
+    count: int,
+    interval: float,
+    timeout: float,
+) -> None:
+    """Say whether a muxado peer is at HOST:PORT, and its round trip.
+
+    If something else is there, say what it is, as far as it shows. The exit status is 0 if a
+    muxado peer answered, 1 if something else is there, 2 if there is no connection.
+    """
+    from .ping import Target, parse_address, run, tls_context
+
+    try:
+        host, port = parse_address(address)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), param_hint="HOST:PORT") from None
+    try:
+        context = tls_context(ca, cert) if tls or ca or cert else None
+    except OSError as exc:  # ssl.SSLError too
+        raise click.UsageError(f"a file is of no use for TLS: {exc}") from None
+    target = Target(host, port, context, server_name, timeout)
+    try:
+        status = run(target, count, interval, click.echo)
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+@cli.command()
+@click.argument("path", metavar="PATH", type=click.Path())
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+@click.option("--once", is_flag=True, help="Look twice, print, and end, as without a terminal.")
+@click.option("--session", type=int, help="Whose streams to show; the one with most by default.")
+@click.option("--most", type=click.IntRange(0, 1000), help="How many streams; default: what fits.")
+@click.option(
+    "--sort",
+    type=click.Choice(["bytes", "age", "unread", "queued"]),
+    default="bytes",
+    show_default=True,
+    help="Which streams to show: those with most of it.",
+)
+def top(
+    path: str, interval: float, once: bool, session: int | None, most: int | None, sort: str
+) -> None:
+    """Show the sessions and streams of a running process, live.
+
+    PATH is where the process has called muxado.serve_admin(PATH). Ctrl-C ends it.
+    """
+    from .top import run
+
+    sys.exit(run(path, interval=interval, once=once, number=session, most=most, sort=sort))

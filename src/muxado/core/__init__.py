@@ -10,11 +10,60 @@ Bring your own I/O::
     core.bytes_received(count, now)                      # bytes in by one call
     for waiter in core.take_wakes(): ...                 # and whom to wake
 
-See docs/architecture.md for how a shell drives it.
+What else a front end needs is here too, and nothing of the modules below is for it: the events
+of `CoreSession.take_events`, the steps of `CoreSession.output_step`, and the states of sessions
+and streams. See docs/architecture.md for how a front end drives it.
 """
 
+from .life import (
+    ABORT,
+    ACCEPTABLE,
+    ANSWERED,
+    CLOSE,
+    DRAINED,
+    ENDING,
+    GOAWAY,
+    HALF_CLOSE,
+    NOTHING,
+    WRITE,
+)
+from .memory_pool import MemoryPool
 from .session import CoreSession
-from .stats import SessionStats
+from .states import (
+    CLOSED,
+    CLOSING,
+    DRAINING,
+    ENDED,
+    IDLE,
+    RUNNING,
+    SESSION_STATES,
+    STREAM_STATES,
+)
+from .stats import SessionStats, StreamSnapshot
 from .stream import CoreStream
 
-__all__ = ["CoreSession", "CoreStream", "SessionStats"]
+__all__ = [
+    "ABORT",
+    "ACCEPTABLE",
+    "ANSWERED",
+    "CLOSE",
+    "CLOSED",
+    "CLOSING",
+    "DRAINED",
+    "DRAINING",
+    "ENDED",
+    "ENDING",
+    "GOAWAY",
+    "HALF_CLOSE",
+    "IDLE",
+    "NOTHING",
+    "RUNNING",
+    "SESSION_STATES",
+    "STREAM_STATES",
+    "WRITE",
+    "CoreSession",
+    "CoreStream",
+    "MemoryPool",
+    "SessionStats",
+    "StreamSnapshot",
+]

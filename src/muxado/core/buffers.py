@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Final
 
-# A shorter chunk that finds others waiting is copied behind them, so that a peer that sends
-# many tiny frames can't make us hold many tiny objects.
+# A shorter chunk that finds others waiting is copied behind them: an object for each of many
+# tiny frames, or tiny writes, would hold many times their bytes.
 SMALL: Final = 2048
 JOINED: Final = 16 * 1024
 
 
 class Inbox:
     """Bytes received and not yet read, in order.
+
+    It holds at most half as much again as is unread: what was read of a chunk is given back by
+    copying the rest, once it is more than half of that rest. So each byte is copied at most twice
+    more, however small the pieces are in which a reader takes it.
 
     Attributes:
         size: how many there are.
@@ -46,9 +50,14 @@ class Inbox:
         first = chunks[0]
         have = len(first) - offset
         if have > limit:
-            self._offset = offset + limit
+            end = offset + limit
             self.size -= limit
-            return bytes(first[offset : offset + limit])
+            if end > (have - limit) >> 1:
+                chunks[0] = first[end:]
+                self._offset = 0
+            else:
+                self._offset = end
+            return bytes(first[offset:end])
         if have == limit or len(chunks) == 1:
             del chunks[0]
             self._offset = 0
@@ -62,7 +71,10 @@ class Inbox:
             chunk = chunks[used]
             if len(chunk) > rest:
                 parts.append(chunk[:rest])
-                offset = rest
+                if rest > (len(chunk) - rest) >> 1:
+                    chunks[used] = chunk[rest:]
+                else:
+                    offset = rest
                 rest = 0
                 break
             parts.append(chunk)
@@ -74,18 +86,41 @@ class Inbox:
         return b"".join(parts)
 
     def find(self, separator: bytes, start: int) -> int:
-        """Return the offset of `separator` at or after `start`, or -1."""
-        if len(self._chunks) > 1:
-            self._chunks = [bytearray(self.read(self.size))]
-            self.size = len(self._chunks[0])
-        if not self._chunks:
+        """Return the offset of `separator` at or after `start`, or -1.
+
+        The work is in proportion to the bytes behind `start`, so that a caller who looks again
+        when more has come pays for each byte once.
+        """
+        chunks = self._chunks
+        if not chunks or start >= self.size:
             return -1
-        at = self._chunks[0].find(separator, self._offset + start)
-        return at - self._offset if at >= 0 else -1
+        # From the end backwards to the chunk that has `start`, which most often is the last.
+        index = len(chunks) - 1
+        begin = self.size - len(chunks[index])  # the offset of the chunk's first byte
+        while index and begin > start:
+            index -= 1
+            begin -= len(chunks[index])
+        # For separators that lie across chunks: the last bytes of those that were looked through.
+        overlap = len(separator) - 1
+        tail = b""
+        skip = start - begin
+        for chunk in chunks[index:]:
+            if tail:
+                at = (tail + chunk[:overlap]).find(separator)
+                if at >= 0:
+                    return begin - len(tail) + at
+            at = chunk.find(separator, skip)
+            if at >= 0:
+                return begin + at
+            begin += len(chunk)
+            if overlap:
+                tail = (tail + chunk[max(skip, len(chunk) - overlap) :])[-overlap:]
+            skip = 0
+        return -1
 
 
 class Outbox:
-    """Bytes written and not yet sent, in order, by reference.
+    """Bytes written and not yet sent, in order; long chunks by reference.
 
     Attributes:
         size: how many there are.
@@ -94,16 +129,25 @@ class Outbox:
     __slots__ = ("_chunks", "_offset", "size")
 
     def __init__(self) -> None:
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | bytearray] = []
         self._offset = 0  # of the first unsent byte in the first chunk
         self.size: int = 0
 
     def append(self, chunk: bytes) -> None:
         """Add bytes at the end."""
-        self._chunks.append(chunk)
-        self.size += len(chunk)
+        chunks = self._chunks
+        length = len(chunk)
+        self.size += length
+        if chunks and length < SMALL:
+            tail = chunks[-1]
+            if isinstance(tail, bytearray) and len(tail) < JOINED:
+                tail += chunk
+                return
+            chunks.append(bytearray(chunk))
+            return
+        chunks.append(chunk)
 
-    def take(self, count: int, out: list[bytes | memoryview]) -> None:
+    def take(self, count: int, out: list[bytes | bytearray | memoryview]) -> None:
         """Move the first `count` bytes (no more than there are) to the end of `out`."""
         chunks = self._chunks
         self.size -= count
@@ -113,7 +157,9 @@ class Outbox:
             chunk = chunks[used]
             have = len(chunk) - offset
             if have > count:
-                out.append(memoryview(chunk)[offset : offset + count])
+                # A bytearray with a view of it couldn't grow any more, so this part is copied.
+                part = chunk if isinstance(chunk, bytearray) else memoryview(chunk)
+                out.append(part[offset : offset + count])
                 offset += count
                 break
             out.append(memoryview(chunk)[offset:] if offset else chunk)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +11,9 @@ from ..config import Config
 from ..errors import (
     CloseReason,
     ErrorCode,
+    GoAway,
     ProtocolError,
+    SessionAborted,
     SessionClosed,
     SessionError,
     UsageError,
@@ -18,7 +21,7 @@ from ..errors import (
 )
 from ..wire import Encoder, WireFormat
 from .states import (
-    CLOSE,
+    BEGIN_CLOSE,
     CLOSING,
     DRAINING,
     ENDED,
@@ -38,8 +41,26 @@ ACCEPTABLE: Final = 1  # a stream waits for accept()
 ANSWERED: Final = 2  # a ping was answered
 DRAINED: Final = 4  # the last stream of a draining session is done
 ENDING: Final = 8  # the session is closing or has ended
+GOAWAY: Final = 16  # one side has told the other to open no more streams
+
+# What `output_step` says: what a front end has to do with its transport next.
+NOTHING: Final = 0
+WRITE: Final = 1  # send what `data_to_send` returns
+HALF_CLOSE: Final = 2  # end the output, and go on reading
+CLOSE: Final = 3  # end both directions: all is out, and the input has ended
+ABORT: Final = 4  # send at most what can be sent at once, and end both directions
 
 MAX_DEBUG: Final = 128
+
+# After so many seconds in which nothing came, a cut may be that of something on the way.
+LONG_SILENCE: Final = 5.0
+
+# What a GOAWAY says of a broken protocol. With any other code a program has ended the session.
+BREACHES: Final = (
+    ErrorCode.PROTOCOL_ERROR,
+    ErrorCode.FLOW_CONTROL_ERROR,
+    ErrorCode.FRAME_SIZE_ERROR,
+)
 
 
 class SessionLife:
@@ -55,24 +76,24 @@ class SessionLife:
         closed_here: True after `close` or `abort`: even buffered data can't be read.
         going_away: True once GOAWAY was sent.
         peer_gone: True once GOAWAY was received.
+        peer_goaway: what the last one said, None before.
+        orderly: True if `accept` ends quietly with the session: its end was said, or it came
+            from the peer where nothing was open. `reason.clean` asks for more.
         abort_transport: True once the transport should be torn down without ceremony.
-        confirm_output: set by a shell whose transport can't be half-closed, TLS above all:
-            before it is closed in order, a ping's answer tells that all has arrived.
     """
 
     __slots__ = (
         "_close_deadline",
         "_error_class",
         "_events",
-        "_peer_code",
-        "_peer_debug",
+        "_said",
         "_spared",
         "abort_transport",
         "accept_queue",
         "client",
         "closed_here",
         "config",
-        "confirm_output",
+        "confirms_output",
         "deaf",
         "encoder",
         "going_away",
@@ -80,6 +101,10 @@ class SessionLife:
         "highest_accepted",
         "incoming",
         "now",
+        "on_end",
+        "orderly",
+        "output_ended",
+        "peer_goaway",
         "peer_gone",
         "reason",
         "sender",
@@ -101,7 +126,8 @@ class SessionLife:
         # An OrderedDict has its first item at hand, which a dict seeks among the removed ones.
         self.accept_queue: OrderedDict[int, CoreStream] = OrderedDict()
         self.highest_accepted: int = 0
-        self.incoming: int = 0  # streams of the peer that are alive
+        # Streams of the peer that are alive, or reset while the application still has them.
+        self.incoming: int = 0
         self.heartbeats: int = 0  # more of them, which count in no limit and no statistics
         self.reason: CloseReason | None = None
         self.closed_here: bool = False
@@ -109,9 +135,12 @@ class SessionLife:
         self.peer_gone: bool = False
         self.deaf: bool = False  # input is thrown away
         self.abort_transport: bool = False
-        self.confirm_output: bool = False
-        self._peer_code = 0
-        self._peer_debug = b""
+        self.confirms_output: bool = False
+        self.output_ended: bool = False
+        self.orderly: bool = False
+        self.peer_goaway: GoAway | None = None
+        self.on_end: Callable[[CoreStream], object] | None = None  # None if nothing looks
+        self._said = GoAway(0, b"")  # our own first GOAWAY
         self._spared: list[int] = []  # our streams that no GOAWAY has ended yet, rising
         self._error_class: type[SessionError] = SessionClosed
         self._close_deadline = inf
@@ -133,6 +162,7 @@ class SessionLife:
         """
         if self.state < CLOSING and not self.going_away:
             self._say_go_away(code, debug, final=False)
+            self._said = GoAway(int(code), debug[:MAX_DEBUG])
 
     def shut_down(self) -> None:
         """Take no new streams from either side; `DRAINED` is reported when the last is done."""
@@ -148,7 +178,10 @@ class SessionLife:
             return
         self.closed_here = True
         self._close_deadline = now + self.config.close_timeout
+        cut = 0
         for stream in list(self.streams.values()):
+            if stream.destination != TO_ECHO and stream.input_wanted():
+                cut += 1
             stream.discard_input()
             unannounced = stream.state == IDLE and not stream.scheduled
             if unannounced or stream.destination == TO_ECHO:
@@ -157,34 +190,112 @@ class SessionLife:
                 stream.destination = TO_NOBODY
                 stream.wake_all()
         self._drop_unaccepted()
-        self.set_state(CLOSE)
+        self.set_state(BEGIN_CLOSE)
         if not self.going_away:
             self._say_go_away(ErrorCode.NO_ERROR, b"", final=False)
             self.sender.last_word = self._go_away_frame(ErrorCode.NO_ERROR, b"", final=True)
-        self.reason = CloseReason(0, b"", False, "the session was closed", clean=True)
+        self.orderly = True
+        code, debug = self._said
+        message = "the session was closed"
+        self.reason = CloseReason(code, debug, False, message, clean=not cut and code == 0)
 
-    def abort(self, code: int, now: float) -> None:
+    def abort(self, code: int, now: float, text: str = "") -> None:
         """End the session at once; what is queued is dropped.
 
+        Args:
+            code: what the peer is told.
+            now: the time.
+            text: the same in words, for the peer and for `reason`.
+
         Raises:
-            UsageError: the code is not a 32-bit number.
+            UsageError: the code is not a 32-bit number above 0: an abort is no orderly end.
         """
         self.now = now
+        if not 0 < code <= 0xFFFFFFFF:
+            raise UsageError(
+                f"an abort's code is a 32-bit number above 0, not {code}: close() ends a session"
+                " without an error"
+            )
         if self.state == ENDED:
             return
-        if not 0 <= code <= 0xFFFFFFFF:
-            raise UsageError(f"an error code is a 32-bit number, not {code}")
         self.closed_here = True
+        unsent = self._count_unsent()
         self.sender.drop_all()
         self._drop_unaccepted()
         if self.reason is None:
-            self._say_go_away(code, b"", final=True)
-            message = f"the session was aborted: {code_name(code)}"
-            self.end(SessionClosed, code, b"", False, message, clean=True)
+            self._say_go_away(code, text.encode(), final=True)
+            message = text or f"the session was aborted: {code_name(code)}"
+            self.orderly = True
+            self.end(SessionClosed, code, text.encode(), False, message)
         else:
-            for stream in list(self.streams.values()):
-                stream.end(-1, by_peer=False)
+            if unsent:  # or the peer would take the GOAWAY of close() for the last word
+                self._say_go_away(code, text.encode(), final=True)
+            self.give_up_unsent()
         self.abort_transport = True
+
+    def give_up_unsent(self, exception: BaseException | None = None) -> None:
+        """End what is left of the streams of a session that is closing already.
+
+        Args:
+            exception: the transport's, if that is why.
+        """
+        unsent = self._count_unsent()
+        reason = self.reason
+        if unsent and reason is not None and reason.clean:
+            message = f"{reason.message}, but {_streams(unsent)} had not sent everything"
+            self.reason = CloseReason(reason.code, reason.debug, reason.by_peer, message, exception)
+        for stream in list(self.streams.values()):
+            stream.end(-1, by_peer=False)
+
+    def abandon(self, message: str) -> None:
+        """End the session although one of its steps may be done by half.
+
+        Nothing else may be called afterwards but `failure`, and what only looks. So this touches
+        none of what the step may have left inconsistent.
+        """
+        if self.state != ENDED:
+            self._error_class = SessionError
+            self.reason = CloseReason(int(ErrorCode.INTERNAL_ERROR), b"", False, message)
+            self.state = ENDED
+            self.orderly = False
+        self.closed_here = self.deaf = self.abort_transport = True
+        self.accept_queue.clear()
+        self.leave_pool()
+
+    def disown(self, now: float) -> None:
+        """End a forked child's copy of the session: all that has come is the parent's to read."""
+        self.closed_here = True
+        self.accept_queue.clear()
+        message = "the session belongs to the parent process"
+        self.connection_lost(ConnectionError(message), now)
+
+    def connection_lost(self, exception: BaseException | None, now: float) -> None:
+        """Take note that the transport is gone, both ways."""
+        raise NotImplementedError
+
+    def leave_pool(self) -> None:
+        """Lease no memory any more."""
+        raise NotImplementedError
+
+    @property
+    def heard_at(self) -> float:
+        """When bytes came in last."""
+        raise NotImplementedError
+
+    @property
+    def draining(self) -> bool:
+        """Whether either side has told the other to open no more streams."""
+        return self.going_away or self.peer_gone
+
+    @property
+    def live_streams(self) -> int:
+        """How many streams are alive, heartbeats aside."""
+        return len(self.streams) - self.heartbeats
+
+    @property
+    def acceptable(self) -> int:
+        """How many streams wait for `accept`."""
+        return len(self.accept_queue)
 
     def failure(self) -> SessionError:
         """Return a fresh copy of the error that the session's users get now."""
@@ -213,15 +324,19 @@ class SessionLife:
 
     def peer_goes_away(self, last_id: int, code: int, debug: bytes) -> None:
         """Take a GOAWAY (docs/protocol.md section 8)."""
-        self._peer_code = code
-        self._peer_debug = debug
+        self.peer_goaway = GoAway(code, debug)
+        # A peer that calls the protocol broken would do so again: it is told as no refusal, which
+        # says that a retry is safe.
+        breach = code == ErrorCode.PROTOCOL_ERROR
+        end_code = code if breach else int(ErrorCode.REMOTE_GONE_AWAY)
         if not self.peer_gone:
             self.peer_gone = True
+            self._events |= GOAWAY
             for stream in list(self.streams.values()):
                 if not stream.local:
                     continue
                 if stream.state == IDLE:  # can't be announced any more
-                    stream.end(ErrorCode.REMOTE_GONE_AWAY, by_peer=True)
+                    stream.end(end_code, by_peer=True)
                 else:
                     self._spared.append(stream.stream_id)
         # Each stream is looked at once, however many GOAWAYs come.
@@ -229,10 +344,15 @@ class SessionLife:
         while spared and spared[-1] > last_id:
             doubtful = self.streams.get(spared.pop())
             if doubtful is not None and not doubtful.heard:
-                doubtful.end(ErrorCode.REMOTE_GONE_AWAY, by_peer=True)
+                doubtful.end(end_code, by_peer=True)
 
-    def peer_ended(self, inside_frame: bool) -> None:
-        """Take the end of the transport's input."""
+    def peer_ended(self, inside_frame: bool, silent: bool) -> None:
+        """Take the end of the transport's input.
+
+        Args:
+            inside_frame: whether it cuts a frame off.
+            silent: whether nothing came before it.
+        """
         if self.peer_gone:
             self._end_as_announced()
             return
@@ -240,13 +360,31 @@ class SessionLife:
             code, message = ErrorCode.UNKNOWN, "the connection ended in the middle of a frame"
         else:
             code, message = ErrorCode.PEER_EOF, "the peer ended the connection"
+            if silent and self.client:
+                message += " before it said anything" + self._hint()
+        idle = "" if silent and self.client else self._idle_hint()
         live = [s for s in self.streams.values() if s.state != IDLE and s.destination != TO_ECHO]
         self.sender.drop_all()
         self._say_go_away(code, message.encode(), final=True)
-        clean = not inside_frame and not live
-        if not clean and not inside_frame:
+        self.orderly = not inside_frame and not live
+        if not self.orderly and not inside_frame and not (silent and self.client):
             message += " with streams still open"
-        self.end(SessionClosed if clean else SessionError, code, b"", True, message, clean)
+        message += idle
+        # Never clean: this wire has a GOAWAY to say an end with.
+        self.end(SessionClosed if self.orderly else SessionError, code, b"", True, message)
+
+    def _hint(self) -> str:
+        # A session over TLS can't half-close its transport.
+        return "" if self.confirms_output else ": does it expect TLS?"
+
+    def _idle_hint(self) -> str:
+        """Return what a cut may come from that follows a long silence."""
+        idle = self.now - self.heard_at
+        if idle < LONG_SILENCE or self.closed_here:
+            return ""
+        interval = self.config.ping_interval
+        pings = "None" if interval is None else f"{interval:g} s"
+        return f", idle for {idle:.0f} s (a proxy's idle timeout? ping_interval is {pings})"
 
     # The stream table
 
@@ -257,11 +395,14 @@ class SessionLife:
         if stream.destination == TO_ECHO:
             self.heartbeats -= 1
         elif not stream.local:
-            self.incoming -= 1
+            if stream.reset_code < 0 or not stream.lingers():
+                self.incoming -= 1
             self.types.forget(stream)
         self.sender.forget(stream)
         if self.state == DRAINING:
             self.check_drained()
+        if self.on_end is not None and stream.accepted and stream.destination != TO_ECHO:
+            self.on_end(stream)
 
     def deliver(self, stream: CoreStream) -> None:
         """Queue a stream for `accept`."""
@@ -284,30 +425,58 @@ class SessionLife:
     def _say_go_away(self, code: int, debug: bytes, final: bool) -> None:
         self.sender.say_farewell(self._go_away_frame(code, debug, final))
         self.going_away = True
+        self._events |= GOAWAY
 
     def _go_away_frame(self, code: int, debug: bytes, final: bool) -> bytes:
         return self.encoder.go_away(self.highest_accepted, code, debug[:MAX_DEBUG], final)
 
-    def transport_failed(self, exception: BaseException | None) -> None:
-        """Take the loss of the transport."""
+    def transport_failed(self, exception: BaseException | None, silent: bool) -> None:
+        """Take the loss of the transport; `silent` if nothing came before it."""
         if self.peer_gone:
             self._end_as_announced()
             return
         message = f"the connection was lost: {exception}"
+        if silent and self.client and isinstance(exception, ConnectionResetError):
+            message += ", before the peer said anything" + self._hint()
+        else:
+            message += self._idle_hint()
         self.end(SessionError, ErrorCode.UNKNOWN, b"", True, message, exception=exception)
 
     def _end_as_announced(self) -> None:
         """End after the peer's GOAWAY, which tells whether all was well."""
-        code = self._peer_code
+        goaway = self.peer_goaway
+        assert goaway is not None
+        code, debug = goaway
         if code == ErrorCode.NO_ERROR:
+            cut = self._count_cut()
             message = "the peer closed the session"
-            self.end(SessionClosed, code, self._peer_debug, True, message, clean=True)
+            if cut:
+                message += f" and cut {_streams(cut)} off"
+            self.orderly = True
+            self.end(SessionClosed, code, debug, True, message, clean=cut == 0)
             return
-        text = self._peer_debug.decode("utf-8", "backslashreplace")
-        if not text.isprintable():  # or a peer could write lines of its own into a log
-            text = ascii(text)[1:-1]
-        message = f"the peer ended the session with {code_name(code)}: {text}"
-        self.end(ProtocolError, code, self._peer_debug, True, message)
+        message = f"the peer ended the session with {goaway_text(goaway)}"
+        self.end(ProtocolError if code in BREACHES else SessionAborted, code, debug, True, message)
+
+    def _count_cut(self) -> int:
+        """Return how many streams the peer's end cuts; one with both its ends is gone.
+
+        What came before the peer's FIN is whole, and can still be read.
+        """
+        cut = 0
+        for stream in self.streams.values():
+            if stream.destination != TO_ECHO:
+                input_cut = not stream.eof_received and stream.input_wanted()
+                cut += input_cut or stream.output_unsent()
+        return cut
+
+    def _count_unsent(self) -> int:
+        """Return how many streams have something left to send."""
+        return sum(
+            1
+            for stream in self.streams.values()
+            if stream.destination != TO_ECHO and stream.output_unsent()
+        )
 
     def end(
         self,
@@ -325,9 +494,11 @@ class SessionLife:
         if self.reason is None:
             self._error_class = error_class
             self.reason = CloseReason(int(code), debug, by_peer, message, exception, clean)
+        else:
+            self.give_up_unsent()
         if self.state < CLOSING:
             self._close_deadline = self.now + self.config.close_timeout
-            self.set_state(CLOSE)
+            self.set_state(BEGIN_CLOSE)
         for stream in list(self.streams.values()):
             stream.end(-1, by_peer=False)
         self._events |= ENDING
@@ -339,3 +510,16 @@ class SessionLife:
         self.state = SESSION_TABLE[self.state, event]
         if self.state >= CLOSING:
             self._events |= ENDING
+
+
+def _streams(count: int) -> str:
+    return "1 stream" if count == 1 else f"{count} streams"
+
+
+def goaway_text(goaway: GoAway) -> str:
+    """Return a GOAWAY's code and words, for a message of one line."""
+    text = goaway.debug.decode("utf-8", "backslashreplace")
+    if not text.isprintable():  # or a peer could write lines of its own into a log
+        text = ascii(text)[1:-1]
+    name = code_name(goaway.code)
+    return f"{name}: {text}" if text else name

@@ -8,8 +8,10 @@ from typing import Final
 # Ids of streams that this side has reset, whose late data draws no further answer.
 MAX_MUTED: Final = 4096
 
-# Seconds over which streams that the peer opens and resets unseen are counted.
+# Seconds over which streams that the peer opens and resets at once are counted, and how many are
+# borne at least: an application that has no time for seconds finds many in one read.
 CHURN_WINDOW: Final = 10.0
+CHURN_LEAST: Final = 1000
 
 
 class MutedIds:
@@ -31,17 +33,25 @@ class MutedIds:
         """Remove an id that lives again."""
         self._ids.pop(stream_id, None)
 
+    def clear(self) -> None:
+        """Remove all."""
+        self._ids.clear()
+
     def __contains__(self, stream_id: int) -> bool:
         return stream_id in self._ids
 
 
 class ChurnGuard:
-    """Counts streams that the peer opened and reset before the application saw them."""
+    """Counts streams that the peer opened and reset before the application could see them.
+
+    Not those that it gave up while they waited for the application: that is what an honest client
+    does whose requests time out in a queue.
+    """
 
     __slots__ = ("_count", "_limit", "_since")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self._limit = max(limit, CHURN_LEAST)
         self._count = 0
         self._since = 0.0
 

@@ -18,6 +18,9 @@ SAMPLE_INTERVAL: Final = 1.0
 # How long a minimum counts.
 MINIMUM_WINDOW: Final = 10.0
 
+# So many seconds of silence at most until a session that holds more than it needs counts as idle.
+IDLE: Final = 15.0
+
 # A timer later than this was held up by this process, not by the peer.
 LATE: Final = 0.1
 
@@ -40,8 +43,9 @@ class Liveness:
         "_asked",
         "_bucket_min",
         "_bucket_started",
+        "_due",
         "_extended",
-        "_heard_at",
+        "_idle",
         "_interval",
         "_last_bucket_min",
         "_sampled_at",
@@ -49,6 +53,7 @@ class Liveness:
         "_timeout",
         "answered",
         "min_rtt",
+        "received_at",
         "rtt",
         "sent",
         "supported",
@@ -57,11 +62,14 @@ class Liveness:
     )
 
     def __init__(self, interval: float | None, timeout: float | None, now: float) -> None:
-        watch = interval is not None and timeout is not None
+        # A peer that is never given up need not be asked either.
+        watch = interval is not None and timeout is not None and timeout != inf
         self._interval = interval if interval is not None and watch else inf
         self._timeout = timeout if timeout is not None and watch else inf
-        self._heard_at = now
-        self._asked = inf  # when the peer is given up; inf while it isn't in doubt
+        self._idle = self._interval  # seconds until the first step of a silence
+        self.received_at: float = now
+        self._due = 0.0  # when the next step of a silence is due; 0 before the first
+        self._asked = False  # in this silence, if it has had its first step
         self._extended = False
         self._sent_at = -inf
         self._sampled_at = -inf
@@ -119,8 +127,8 @@ class Liveness:
 
     def heard(self, now: float) -> None:
         """Note that bytes came in."""
-        self._heard_at = now
-        self._asked = inf
+        self.received_at = now
+        self._due = 0.0
         self._extended = False
 
     def sample(self, now: float) -> None:
@@ -132,27 +140,41 @@ class Liveness:
     def turn_off(self) -> None:
         """Ping no more: the peer has a stream where pings should go."""
         self.supported = self.wanted = self._again = False
-        self._interval = self._asked = inf
+        self._interval = self._idle = inf
+        self._due = 0.0
 
     def next_deadline(self) -> float:
         """Return when `handle_timer` is due, inf for never."""
-        if self._asked != inf:
-            return self._asked
-        return self._heard_at + self._interval
+        return self._due or self.received_at + self._idle
+
+    def watch_for_idleness(self) -> None:
+        """See to it that `idle` is asked soon in the next silence, even without pings."""
+        self._idle = min(self._interval, IDLE)
+
+    def idle(self, now: float) -> bool:
+        """Return whether nothing has come for a while."""
+        return now >= self.received_at + self._idle
 
     def handle_timer(self, now: float) -> bool:
         """Do what is due; return True if the peer is to be given up."""
         due = self.next_deadline()
         if now < due:
             return False
-        if self._asked == inf:
+        if not self._due:
+            self._asked = False
+            self._idle = self._interval
+            due = self._due = self.received_at + self._interval
+            if now < due:
+                return False
+        if not self._asked:
+            self._asked = True
             self.request()
-            self._asked = now + self._timeout
+            self._due = now + self._timeout
             return False
         late = now - due
         if late > LATE and not self._extended:
             # This process slept; what the peer sent meanwhile may still wait to be read.
             self._extended = True
-            self._asked = now + min(late, self._timeout)
+            self._due = now + min(late, self._timeout)
             return False
         return True

@@ -42,6 +42,7 @@ class Receiver:
         "_decoder",
         "_first_bytes",
         "_first_frame",
+        "_new_ids",
         "_opened",
         "_refusing",
         "_session",
@@ -60,6 +61,7 @@ class Receiver:
         self._opened = 0
         self._refusing = False
         self._churn = ChurnGuard(session.config.max_incoming_streams)
+        self._new_ids: set[int] = set()  # of those streams, which the application can't have seen
         self.held: bool = False
         self.stuck: bool = False
         self.muted: MutedIds = MutedIds()
@@ -72,7 +74,7 @@ class Receiver:
 
     def waits_for_transport(self) -> bool:
         """Return whether answers must leave before parsing goes on."""
-        return self.stuck and self._session.sender.drawn > MAX_ANSWERS
+        return self.stuck and self.flooded()
 
     def read_on(self) -> None:
         """Make room for input although parsing has stopped.
@@ -93,12 +95,20 @@ class Receiver:
             self.held = self.stuck = False
             self.parse()
 
+    def release(self) -> None:
+        """Forget all that only input could need, of which there is no more."""
+        self._stream = None
+        self._new_ids.clear()
+        self.muted.clear()
+
     def parse(self) -> None:
         """Handle every frame that has come. A queue still full now has had its turn."""
         session = self._session
         decoder = self._decoder
         streams = session.streams
-        self._opened = 0
+        if self._opened:
+            self._opened = 0
+            self._new_ids.clear()
         stirred = len(session.wakes)  # before this turn; nobody may have taken them yet
         self._refusing = len(session.accept_queue) >= session.config.accept_backlog
         if self._first_frame:
@@ -125,7 +135,7 @@ class Receiver:
                     if stream is None:
                         decoder.skip()
                         self._first_frame = False
-                        self._hold_if_flooded()
+                        self.hold_if_flooded()
                         continue
                 self._data(stream, decoder.length)
             elif kind == CREDIT:
@@ -147,7 +157,7 @@ class Receiver:
         session = self._session
         if self._first_frame and self._foreign():
             return
-        session.peer_ended(inside_frame=self._decoder.inside_frame())
+        session.peer_ended(self._decoder.inside_frame(), silent=session.frames_received == 0)
 
     # DATA
 
@@ -160,7 +170,8 @@ class Receiver:
                 self._decoder.skip()
                 self.violation(stream, ErrorCode.FLOW_CONTROL_ERROR)
                 return
-            if session.unread + length > session.config.max_receive_memory:
+            held = session.unread + session.claimed + length
+            if held > session.most_held and not session.lease(held):
                 self._decoder.skip()
                 self.violation(stream, ErrorCode.ENHANCE_YOUR_CALM)
                 return
@@ -211,7 +222,7 @@ class Receiver:
         """Reset a stream that the peer has misused, or can't be served."""
         self._answer(stream.stream_id, code)
         stream.end(code, by_peer=False)
-        self._hold_if_flooded()
+        self.hold_if_flooded()
 
     def coming(self, stream: CoreStream) -> int:
         """Return how many bytes of a frame that has begun are still to come for a stream."""
@@ -240,11 +251,14 @@ class Receiver:
             return None
         if decoder.fin and not decoder.length:
             return None
+        if stream_id == session.rules.ping_id:
+            session.shrink_if_idle()
         answers = session.sender.answers
         if stream_id not in self.muted and stream_id not in answers and self._answers_more():
             answers[stream_id] = int(ErrorCode.STREAM_CLOSED)
-            session.resets_sent += 1
             session.sender.drawn += 1
+            if stream_id != session.rules.ping_id:
+                session.resets_sent.count(int(ErrorCode.STREAM_CLOSED))
         return None
 
     # Opening
@@ -252,7 +266,11 @@ class Receiver:
     def _open(self, stream_id: int, live: CoreStream | None) -> CoreStream | None:
         session = self._session
         if stream_id % 2 == session.next_id % 2:
-            session.fail(ErrorCode.PROTOCOL_ERROR, "SYN with this side's parity")
+            role = "clients" if session.client else "servers"
+            session.fail(
+                ErrorCode.PROTOCOL_ERROR,
+                f"SYN with this side's parity: are both ends {role}?",
+            )
             return None
         if live is not None:
             session.fail(ErrorCode.PROTOCOL_ERROR, "SYN of a live stream")
@@ -277,18 +295,19 @@ class Receiver:
         return stream
 
     def _refuse(self, stream_id: int, code: int) -> None:
-        self._session.refusals += 1
+        self._session.refusals.count(code)
         self._answer(stream_id, code)
 
     def deliver(self, stream: CoreStream) -> None:
         """Queue a stream for the application, and stop parsing if the queue is full now."""
         session = self._session
         if self._queue_stays_full():
-            session.refusals += 1
+            session.refusals.count(ErrorCode.ACCEPT_QUEUE_FULL)
             self.violation(stream, ErrorCode.ACCEPT_QUEUE_FULL)
             return
         session.deliver(stream)
         self._opened += 1
+        self._new_ids.add(stream.stream_id)
         if len(session.accept_queue) >= session.config.accept_backlog and not self._refusing:
             self.held = True
 
@@ -300,7 +319,11 @@ class Receiver:
 
     def _credit(self, stream: CoreStream, increment: int) -> None:
         credit = stream.send_credit + increment
-        stream.send_credit = credit if credit < MOST_CREDIT else MOST_CREDIT
+        stream.given += increment
+        if credit > MOST_CREDIT:
+            stream.given -= credit - MOST_CREDIT
+            credit = MOST_CREDIT
+        stream.send_credit = credit
         stream.heard = True
         if stream.queued() and not stream.scheduled:
             sender = self._session.sender
@@ -316,16 +339,17 @@ class Receiver:
             elif stream_id == session.rules.ping_id:
                 session.ping_answered()
             return
-        session.resets_received += 1
+        session.resets_received.count(code)
         if stream.local and code == ErrorCode.ACCEPT_QUEUE_FULL:
             # Frees the entry that a Go peer keeps (docs/protocol.md section 13, no. 9).
             self._answer(stream_id, ErrorCode.STREAM_CANCELLED)
-            self._hold_if_flooded()
+            self.hold_if_flooded()
         elif code == ErrorCode.REMOTE_GONE_AWAY:
             stream.heard = True  # only our own word for a refusal: this peer has seen the stream
-        unseen = not stream.accepted
+        new = stream_id in self._new_ids or stream.destination == TO_TYPE
+        at_once = new and not stream.accepted
         stream.end(code, by_peer=True)
-        if unseen and self._churn.too_many(session.now):
+        if at_once and self._churn.too_many(session.now):
             session.fail(ErrorCode.ENHANCE_YOUR_CALM, "too many streams opened and reset")
 
     def _bad_id(self) -> None:
@@ -359,6 +383,19 @@ class Receiver:
         """
         return self._session.state < CLOSING or self._session.sender.drawn < MAX_ANSWERS
 
-    def _hold_if_flooded(self) -> None:
-        if self._session.sender.drawn > MAX_ANSWERS:
+    def hold_if_flooded(self) -> None:
+        """Stop parsing until the transport has taken what waits, if that is too much."""
+        if self.flooded():
             self.held = self.stuck = True
+
+    def flooded(self) -> bool:
+        """Return whether too many RSTs wait for the transport, of either kind."""
+        return self._session.sender.drawn > MAX_ANSWERS or self.too_many_own()
+
+    def too_many_own(self) -> bool:
+        """Return whether too many RSTs wait that the application has asked for.
+
+        It may reset all the streams that it has in one step, which are not too many.
+        """
+        session = self._session
+        return session.sender.own > MAX_ANSWERS + session.config.max_incoming_streams

@@ -11,33 +11,51 @@ if TYPE_CHECKING:
 LOWEST_PRIORITY: Final = -8
 HIGHEST_PRIORITY: Final = 7
 
-# So many places of streams that have ended may stay in a queue, or as many as there are others.
-MOST_ENDED: Final = 64
+# So many stale places may stay in a queue, or as many as there are others.
+MOST_STALE: Final = 64
 
 # Of this many frames one goes to a lower priority that waits, so that it still moves.
 SHARE_OF_LOWER: Final = 16
 
 
 class _Level:
-    """The streams of one priority that have something to send; the first has not ended."""
+    """The streams of one priority that have something to send.
 
-    __slots__ = ("ended", "passed", "priority", "queue")
+    A stream that ends, or gets another priority, leaves its place behind: seeking it would take
+    time in proportion to the queue. Such a place is stale. The first one never is.
+    """
+
+    __slots__ = ("moved", "passed", "priority", "queue", "stale")
 
     def __init__(self, priority: int) -> None:
         self.priority = priority
         self.queue: deque[CoreStream] = deque()
-        self.ended = 0  # how many of them have ended meanwhile
+        self.stale = 0  # how many places are
+        # How many places a stream has left for another priority. Should it be in
+        # the queue again, they are the first ones of its places.
+        self.moved: dict[CoreStream, int] = {}
         self.passed = 0  # frames sent since a lower level had its turn
 
     def trim(self) -> None:
-        """Drop places of streams that have ended: the first ones, and all if they are many."""
+        """Drop stale places: the first ones, and all if they are many."""
         queue = self.queue
-        while queue and not queue[0].scheduled:
+        while queue and not self._live(queue[0]):
             queue.popleft()
-            self.ended -= 1
-        if self.ended > MOST_ENDED and self.ended > len(queue) // 2:
-            self.queue = deque([stream for stream in queue if stream.scheduled])
-            self.ended = 0
+            self.stale -= 1
+        if self.stale > MOST_STALE and self.stale > len(queue) // 2:
+            self.queue = deque([stream for stream in queue if self._live(stream)])
+            self.stale = 0
+
+    def _live(self, stream: CoreStream) -> bool:
+        """Return whether a stream's first place is not stale; if it is, it must be dropped."""
+        left = self.moved.get(stream, 0)
+        if not left:
+            return stream.scheduled
+        if left > 1:
+            self.moved[stream] = left - 1
+        else:
+            del self.moved[stream]
+        return False
 
 
 class Scheduler:
@@ -90,28 +108,22 @@ class Scheduler:
         assert chosen is not None
         stream = chosen.queue.popleft()
         stream.scheduled = False
-        if chosen.ended:
+        if chosen.stale:
             chosen.trim()
         return stream
 
     def remove(self, stream: CoreStream) -> None:
         """Take a stream out that gets a new priority."""
-        level = self._level_of(stream)
-        level.queue.remove(stream)
-        stream.scheduled = False
-        self.waiting -= 1
-        level.trim()
+        moved = self._level_of(stream).moved
+        moved[stream] = moved.get(stream, 0) + 1
+        self.drop(stream)
 
     def drop(self, stream: CoreStream) -> None:
-        """Take a stream out that has ended, and so never comes back.
-
-        Its place goes later: a search of the queue for each would let a peer that resets many
-        streams make us search for seconds.
-        """
+        """Take a stream out that has ended, and so never comes back."""
         level = self._level_of(stream)
         stream.scheduled = False
         self.waiting -= 1
-        level.ended += 1
+        level.stale += 1
         level.trim()
 
     def clear(self) -> None:
@@ -120,7 +132,8 @@ class Scheduler:
             for stream in level.queue:
                 stream.scheduled = False
             level.queue.clear()
-            level.ended = 0
+            level.moved.clear()
+            level.stale = 0
         self.waiting = 0
 
     def _level_of(self, stream: CoreStream) -> _Level:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from heapq import heapify, heappop, heappush
+from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -25,8 +27,17 @@ MAX_INCREMENT: Final = 0x7FFFFFFF
 # When a sender that waits for credit, after the peer's FIN, asks whether the stream still
 # lives: so many seconds after it ran dry, then at every ping interval.
 PROBE_AFTER: Final = (0.0, 0.05, 0.25, 1.0)
-# Seconds between two looks at all the streams that stall, which may be many.
+# Seconds between two looks at the streams that stall, which may be many.
 PROBE_GRAIN: Final = 0.01
+# If more streams than this stall, their repeated questions go out at so many times of a ping
+# interval, many at once: a timer for each of them would keep an idle session busy.
+MOST_SINGLE: Final = 64
+PROBE_TIMES: Final = 16
+# So many times of streams that stall no more may stay in the heap, or as many as there are others.
+MOST_STALE: Final = 64
+
+# What a frame without payload is counted as, in bytes; a RST and a WNDINC are as long.
+CONTROL_SIZE: Final = 12
 
 
 class Sender:
@@ -38,6 +49,7 @@ class Sender:
         last_word: the farewell without what must stand between it and later frames, for the
             case that none follow.
         drawn: how many of them the peer has drawn; the others are this side's own.
+        own: how many of them the application has asked for, for streams that the peer opened.
         stalls: how often a stream had data and no credit.
     """
 
@@ -45,12 +57,14 @@ class Sender:
         "_farewell",
         "_grants",
         "_probe_due",
+        "_probe_times",
         "_probes",
         "_session",
         "_stalled",
         "answers",
         "drawn",
         "last_word",
+        "own",
         "scheduler",
         "stalls",
     )
@@ -65,9 +79,13 @@ class Sender:
         self._probes: dict[int, CoreStream] = {}
         self._probe_due = inf  # when the first of the stalled is to be asked after, or earlier
         self._stalled: dict[int, CoreStream] = {}  # blocked after the peer's FIN
+        # A heap of when each is to be asked after, and its id; stale where the stream says another
+        # time, or stalls no more.
+        self._probe_times: list[tuple[float, int]] = []
         self.scheduler: Scheduler = Scheduler()
         self.answers: dict[int, int] = {}
         self.drawn: int = 0
+        self.own: int = 0
         self.stalls: int = 0
 
     def pending(self) -> bool:
@@ -94,17 +112,21 @@ class Sender:
         """Forget everything that waits, but for a GOAWAY."""
         self.scheduler.clear()
         self.answers.clear()
-        self.drawn = 0
+        self.drawn = self.own = 0
         self._grants.clear()
         self._probes.clear()
         self._stalled.clear()
+        self._probe_times.clear()
         self.last_word = b""
 
     def data_to_send(self, now: float, limit: int) -> bytes:
-        """Return the next bytes for the transport: about `limit` of them, b"" if none wait."""
+        """Return the next bytes for the transport: about `limit` of them, b"" if none wait.
+
+        They are more than `limit` by one frame at most, of up to `LONG_DATA`, and by a GOAWAY.
+        """
         session = self._session
-        out: list[bytes | memoryview] = []
-        size = self._control(out)
+        out: list[bytes | bytearray | memoryview] = []
+        size = self._control(out, limit)
         scheduler = self.scheduler
         while size < limit:
             stream = scheduler.take()
@@ -118,7 +140,7 @@ class Sender:
         if self.last_word:
             if len(out) == 1 and session.output_done():
                 out[0] = self.last_word
-                session.end_output()
+                session.discard_input()
             self.last_word = b""
         return b"".join(out)
 
@@ -131,7 +153,8 @@ class Sender:
             return False
         return traffic or not liveness.with_traffic
 
-    def _control(self, out: list[bytes | memoryview]) -> int:
+    def _control(self, out: list[bytes | bytearray | memoryview], limit: int) -> int:
+        """Send what is no data; return its size in bytes, which may pass the limit by a frame."""
         encoder = self._session.encoder
         frames = 0
         if self._farewell:
@@ -139,14 +162,10 @@ class Sender:
             self._farewell = b""
             frames += 1
         if self.answers:
-            for stream_id, code in self.answers.items():
-                out.append(encoder.reset(stream_id, code))
-            frames += len(self.answers)
-            self.answers.clear()
-            self.drawn = 0
+            frames += self._send_answers(out, limit // CONTROL_SIZE + 1)
         if self._grants:
             credit = self._session.credit
-            for stream in self._grants.values():
+            for stream in self._take(self._grants, limit // CONTROL_SIZE + 1 - frames):
                 stream.granting = False
                 window = credit.share()
                 grant = window - self._session.outstanding(stream)
@@ -155,19 +174,48 @@ class Sender:
                         grant = MAX_INCREMENT
                     stream.window = window
                     stream.recv_credit += grant
+                    stream.granted += grant
                     out.append(encoder.credit(stream.stream_id, grant))
                     frames += 1
-            self._grants.clear()
         if self._probes:
-            for stream in self._probes.values():
+            for stream in self._take(self._probes, limit // CONTROL_SIZE + 1 - frames):
                 if stream.probe_step >= 0:
                     out.append(encoder.data_header(stream.stream_id, 0, False, False))
                     frames += 1
-            self._probes.clear()
         self._session.frames_sent += frames
-        return 12 * frames
+        return CONTROL_SIZE * frames
 
-    def _stream(self, stream: CoreStream, out: list[bytes | memoryview]) -> int:
+    def _send_answers(self, out: list[bytes | bytearray | memoryview], most: int) -> int:
+        """Send the RSTs that wait, at most so many, the oldest first; return their number."""
+        encoder = self._session.encoder
+        answers = self.answers
+        batch = list(islice(answers.items(), most))
+        for stream_id, code in batch:
+            out.append(encoder.reset(stream_id, code))
+        if len(batch) == len(answers):
+            answers.clear()
+            self.drawn = self.own = 0
+        else:
+            for stream_id, _ in batch:
+                del answers[stream_id]
+            # Which of them have left is not known: those that are left are taken to be the
+            # ones that count.
+            self.drawn = min(self.drawn, len(answers))
+            self.own = min(self.own, len(answers))
+        return len(batch)
+
+    def _take(self, waiting: dict[int, CoreStream], most: int) -> list[CoreStream]:
+        """Remove and return the streams that wait longest, at most so many."""
+        if len(waiting) <= most:
+            batch = list(waiting.values())
+            waiting.clear()
+            return batch
+        batch = list(islice(waiting.values(), max(most, 0)))
+        for stream in batch:
+            del waiting[stream.stream_id]
+        return batch
+
+    def _stream(self, stream: CoreStream, out: list[bytes | bytearray | memoryview]) -> int:
         """Send a stream's next frame, and queue the stream again if it has another."""
         session = self._session
         stream_id = stream.stream_id
@@ -256,12 +304,13 @@ class Sender:
         """Ask after the streams whose time has come."""
         if now < self._probe_due:
             return
-        due = inf
-        for stream in self._stalled.values():
-            if stream.probe_at <= now:
+        times = self._probe_times
+        while times and times[0][0] <= now:
+            at, stream_id = heappop(times)
+            stream = self._stalled.get(stream_id)
+            if stream is not None and stream.probe_at == at:
                 self._probe(stream, now)
-            due = min(due, stream.probe_at)
-        self._probe_due = max(due, now + PROBE_GRAIN)
+        self._probe_due = max(times[0][0], now + PROBE_GRAIN) if times else inf
 
     def _probe(self, stream: CoreStream, now: float) -> None:
         self._probes[stream.stream_id] = stream
@@ -270,5 +319,15 @@ class Sender:
         if step < len(PROBE_AFTER):
             stream.probe_at = now + PROBE_AFTER[step] - PROBE_AFTER[step - 1]
         else:
-            stream.probe_at = now + (self._session.config.ping_interval or 15.0)
+            interval = self._session.config.ping_interval or 15.0
+            stream.probe_at = now + interval
+            if len(self._stalled) > MOST_SINGLE:
+                grain = interval / PROBE_TIMES
+                stream.probe_at = (stream.probe_at // grain + 1) * grain
+        times = self._probe_times
+        if len(times) > MOST_STALE and len(times) > 2 * len(self._stalled):
+            times[:] = [(other.probe_at, other.stream_id) for other in self._stalled.values()]
+            heapify(times)
+        else:
+            heappush(times, (stream.probe_at, stream.stream_id))
         self._probe_due = min(self._probe_due, stream.probe_at)

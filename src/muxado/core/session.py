@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 from ..config import Config
 from ..errors import (
+    CloseReason,
     ErrorCode,
+    GoAway,
     PeerGone,
     PeerTimeout,
     SessionClosed,
@@ -14,17 +17,44 @@ from ..errors import (
     UsageError,
 )
 from ..wire import MUXADO_V2, Decoder, Rules, WireFormat
+from ..wire.codec import FIRST_READ_SIZE
 from .buffers import Outbox
 from .credit import CreditEstimator, worth_granting
 from .drain import Drain
-from .life import ANSWERED, SessionLife
-from .liveness import Liveness
+from .life import (
+    ABORT,
+    ANSWERED,
+    CLOSE,
+    HALF_CLOSE,
+    NOTHING,
+    WRITE,
+    SessionLife,
+    goaway_text,
+)
+from .liveness import IDLE, Liveness
+from .memory_pool import MemoryPool, PoolMember
 from .receiver import Receiver
-from .sender import Sender
+from .sender import MAX_ANSWERS, Sender
 from .states import CLOSED, CLOSING, DRAINING, END, ENDED, SEND_FIN, SESSION_STATES
 from .stats import SessionStats
-from .stream import TYPE_SIZE, CoreStream
+from .stream import TO_ECHO, TYPE_SIZE, CoreStream
+from .tallies import CodeCounts
 from .typed import TypeGate
+
+
+class Lease(PoolMember):
+    """What a session leases from a pool."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: CoreSession) -> None:
+        self._session = session
+
+    def return_unused(self) -> int:
+        """Lease no more than what is held and on its way; the pool's own call."""
+        session = self._session
+        session.most_held = session.decoder.body + session.unread + session.claimed
+        return session.most_held
 
 
 class CoreSession(SessionLife):
@@ -42,7 +72,11 @@ class CoreSession(SessionLife):
     __slots__ = (
         "_accepted_count",
         "_last_ping",
+        "_lease",
         "_opened_count",
+        "_payload_before",
+        "_pool",
+        "_shrink_due",
         "claimed",
         "credit",
         "decoder",
@@ -51,6 +85,7 @@ class CoreSession(SessionLife):
         "frames_received",
         "frames_sent",
         "liveness",
+        "most_held",
         "next_id",
         "payload_received",
         "payload_sent",
@@ -66,6 +101,8 @@ class CoreSession(SessionLife):
 
     # Declared again because this class sets them too.
     abort_transport: bool
+    output_ended: bool
+    confirms_output: bool
     highest_accepted: int
     incoming: int
     now: float
@@ -73,9 +110,18 @@ class CoreSession(SessionLife):
     types: TypeGate
 
     def __init__(
-        self, *, client: bool, config: Config, now: float, wire: WireFormat = MUXADO_V2
+        self,
+        *,
+        client: bool,
+        config: Config,
+        now: float,
+        wire: WireFormat = MUXADO_V2,
+        pool: MemoryPool | None = None,
     ) -> None:
-        """Make a session that starts at time `now`; nothing is sent yet."""
+        """Make a session that starts at time `now`; nothing is sent yet.
+
+        A pool limits what it holds together with other sessions.
+        """
         super().__init__(client, config, now, wire)
         self.rules: Rules = wire.rules
         self.decoder: Decoder = wire.new_decoder()
@@ -90,17 +136,24 @@ class CoreSession(SessionLife):
         self.frames_received: int = 0
         self.payload_sent: int = 0
         self.payload_received: int = 0
-        self.resets_sent: int = 0
-        self.resets_received: int = 0
-        self.refusals: int = 0
+        self.resets_sent: CodeCounts = CodeCounts()
+        self.resets_received: CodeCounts = CodeCounts()
+        self.refusals: CodeCounts = CodeCounts()
         self._opened_count = 0
         self._accepted_count = 0
         self._last_ping = 0  # the number of the one that follows everything else
+        self._shrink_due = now  # when the receive buffer is next given a thought
+        self._payload_before = 0  # `payload_received` when it last was
 
+        most = config.max_receive_memory
+        self._pool = pool
+        self._lease = Lease(self)
+        self.most_held: int = most if pool is None else 0  # how much may be received and unread
         self.credit: CreditEstimator = CreditEstimator(
-            config.max_window, config.max_receive_memory // 2, now
+            config.max_window, (most if pool is None else min(most, pool.most)) // 2, now
         )
         self.liveness: Liveness = Liveness(config.ping_interval, config.ping_timeout, now)
+        self.decoder.on_growth = self.liveness.watch_for_idleness
         self.drain: Drain = Drain(now)
         self.sender = Sender(self)
         self.types = TypeGate(self)
@@ -132,6 +185,7 @@ class CoreSession(SessionLife):
         self.credit.tick(now, self.liveness.min_rtt)
         if now >= self.drain.due:
             self.drain.tick(now, self.credit, self.liveness)
+            self.shrink_if_idle()
         self.liveness.sample(now)
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
@@ -157,21 +211,27 @@ class CoreSession(SessionLife):
         else:
             # Nobody will grant credit any more, nor read.
             self.sender.drop_all()
-            for stream in list(self.streams.values()):
-                stream.end(-1, by_peer=False)
+            self.give_up_unsent()
 
     def connection_lost(self, exception: BaseException | None, now: float) -> None:
         """Take note that the transport is gone, both ways."""
         self.now = now
         self.receiver.finish()
         if self.reason is not None or exception is None:
+            if self.reason is not None:
+                self.give_up_unsent(exception)
             self.receive_eof(now)
         else:
-            self.transport_failed(exception)
+            self.transport_failed(exception, silent=self.frames_received == 0)
         self.set_state(END)
+        # What has ended may be held for long; streams that can still be read have their own bytes.
+        self.incoming = 0
+        self.decoder.release()
+        self.receiver.release()
+        self.leave_pool()
 
     @property
-    def held(self) -> bool:
+    def paused(self) -> bool:
         """True if parsing stopped midway, so that the application gets a turn first.
 
         The shell should wake whom there is to wake, flush, and call `resume` in its next turn.
@@ -193,7 +253,37 @@ class CoreSession(SessionLife):
     def data_to_send(self, now: float, limit: int) -> bytes:
         """Return the next bytes to send, about `limit` of them; b"" if none wait."""
         self.now = now
+        if self.output_ended:
+            return b""
         return self.sender.data_to_send(now, limit)
+
+    def output_step(self) -> int:
+        """Return what the transport needs next: `WRITE`, `HALF_CLOSE`, `CLOSE`, `ABORT`, `NOTHING`.
+
+        It changes nothing. A front end writes what `data_to_send` returns, as far as the transport
+        takes it, and then does what this says: for `HALF_CLOSE` and `CLOSE` it calls `end_output`
+        and ends the transport's output, or all of it; for `ABORT` it tears the transport down.
+        """
+        if self.state == ENDED:
+            return NOTHING
+        if self.abort_transport:
+            return ABORT
+        if not self.output_ended:
+            if self.sender.pending():
+                return WRITE
+            if not self.output_done():
+                return NOTHING
+        elif not self.eof_received:
+            return NOTHING
+        return CLOSE if self.eof_received else HALF_CLOSE
+
+    def confirm_output(self) -> None:
+        """Have a ping's answer tell that all has arrived, before `output_step` says `CLOSE`.
+
+        For transports that can't be half-closed, TLS above all: what is unsent when they are
+        closed, or arrives with unread input, may be lost.
+        """
+        self.confirms_output = True
 
     def output_done(self) -> bool:
         """Return whether this side will send nothing more: the transport may be half-closed."""
@@ -202,10 +292,15 @@ class CoreSession(SessionLife):
         return not self._confirms() or 0 < self._last_ping <= self.liveness.answered
 
     def end_output(self) -> None:
-        """Take note that the transport's output was ended, after `output_done`.
+        """Take note that the transport's output was ended, as `output_step` said.
 
-        What comes from then on is thrown away: nobody reads it, and it can't be answered.
+        What comes from then on is thrown away: nothing reads it, and it can't be answered.
         """
+        self.output_ended = True
+        self.discard_input()
+
+    def discard_input(self) -> None:
+        """Throw away what comes from now on: the last frame is out."""
         self.deaf = True
         self.receiver.held = self.receiver.stuck = False
         self.sender.drop_all()
@@ -231,9 +326,14 @@ class CoreSession(SessionLife):
     def _confirms(self) -> bool:
         """Return whether the peer can and should confirm that all has arrived."""
         able = self.liveness.supported and not self.deaf and not self.eof_received
-        return self.confirm_output and able
+        return self.confirms_output and able
 
     # Whom to wake
+
+    @property
+    def woken(self) -> int:
+        """How many waiters `take_wakes` would return."""
+        return len(self.wakes)
 
     def take_wakes(self) -> list[object]:
         """Return the waiters to wake, as the shell put them on the streams, and forget them."""
@@ -267,6 +367,10 @@ class CoreSession(SessionLife):
                 self.abort_transport = True
             self.sender.handle_timer(now)
             return
+        if self.liveness.idle(now):
+            self.decoder.shrink()
+        else:
+            self.shrink_if_idle()
         if self.liveness.handle_timer(now):
             timeout = self.config.ping_timeout
             message = f"the peer sent nothing for {timeout} s after a ping"
@@ -307,8 +411,8 @@ class CoreSession(SessionLife):
             raise self.failure()
         if self.state == DRAINING:
             raise SessionClosed("the session is shutting down and opens no new streams")
-        if self.peer_gone:
-            raise PeerGone("the peer has said GOAWAY: dial a new session")
+        if self.peer_goaway is not None:
+            raise self._peer_gone(self.peer_goaway)
         stream_id = self.next_id
         if stream_id > self.rules.last_id:
             raise StreamsExhausted("every stream id has been used: dial a new session")
@@ -327,6 +431,12 @@ class CoreSession(SessionLife):
             stream.announce()
         return stream
 
+    def _peer_gone(self, goaway: GoAway) -> PeerGone:
+        message = f"the peer takes no new streams, it has said GOAWAY with {goaway_text(goaway)}"
+        reason = CloseReason(goaway.code, goaway.debug, True, message)
+        code = goaway.code or None
+        return PeerGone(f"{message}; dial a new session", code=code, reason=reason)
+
     def accept(self) -> CoreStream | None:
         """Return the next stream that the peer opened, None if none waits.
 
@@ -341,6 +451,9 @@ class CoreSession(SessionLife):
             return stream
         if self.state >= CLOSING:
             raise self.failure()
+        # The application has nothing more to reset, and no RST has left for several turns.
+        if self.sender.own > MAX_ANSWERS and self.receiver.too_many_own():
+            self.flooded()
         return None
 
     def ping(self) -> int:
@@ -366,6 +479,40 @@ class CoreSession(SessionLife):
             raise UsageError("the peer uses stream 1 itself, so it can't be pinged")
         return False
 
+    @property
+    def wire(self) -> str:
+        """What the wire format is called."""
+        return self.rules.name
+
+    @property
+    def heard_at(self) -> float:
+        """When bytes came in last; when the session was made, before the first."""
+        return self.liveness.received_at
+
+    @property
+    def payload(self) -> int:
+        """How many payload bytes have been sent and received."""
+        return self.payload_sent + self.payload_received
+
+    def list_streams(self) -> list[CoreStream]:
+        """Return the streams that are alive, heartbeats aside. It may be asked from any thread."""
+        while True:
+            try:
+                streams = list(self.streams.values())
+                break
+            except RuntimeError:  # another thread has opened or ended one meanwhile
+                continue
+        if self.heartbeats:
+            streams = [stream for stream in streams if stream.destination != TO_ECHO]
+        return streams
+
+    def watch_streams(self, on_end: Callable[[CoreStream], object] | None) -> None:
+        """Have a function called with each stream of the application's that ends, or none.
+
+        It is called in the middle of a step: it must not raise, nor use the session.
+        """
+        self.on_end = on_end
+
     def stats(self) -> SessionStats:
         """Return a snapshot of the counters."""
         return SessionStats(
@@ -379,9 +526,12 @@ class CoreSession(SessionLife):
             rtt=self.liveness.rtt,
             min_rtt=self.liveness.min_rtt,
             stalls=self.sender.stalls,
-            resets_sent=self.resets_sent,
-            resets_received=self.resets_received,
-            refusals=self.refusals,
+            resets_sent=self.resets_sent.total,
+            resets_received=self.resets_received.total,
+            refusals=self.refusals.total,
+            resets_sent_by_code=dict(self.resets_sent.by_code),
+            resets_received_by_code=dict(self.resets_received.by_code),
+            refusals_by_code=dict(self.refusals.by_code),
             memory_held=self.unread + self.claimed,
             bytes_queued=self.queued,
         )
@@ -392,7 +542,14 @@ class CoreSession(SessionLife):
         """Queue a RST, and let what the peer has under way for the stream pass unanswered."""
         self.sender.answers[stream_id] = int(code)
         self.receiver.muted.add(stream_id)
-        self.resets_sent += 1
+        self.resets_sent.count(int(code))
+
+    def reset_here(self, stream: CoreStream, code: int) -> None:
+        """Queue a RST that the application has asked for."""
+        self.answer_reset(stream.stream_id, code)
+        if not stream.local:
+            self.sender.own += 1
+            self.receiver.hold_if_flooded()
 
     def consumed(self, stream: CoreStream, count: int) -> None:
         """Account for bytes that a reader took, and grant credit if enough of it is used up."""
@@ -415,6 +572,34 @@ class CoreSession(SessionLife):
         """Return how many bytes of a stream the peer may still make us hold."""
         coming = self.receiver.coming(stream)
         return stream.recv_credit + coming + stream.unread() - stream.claimed
+
+    def lease(self, wanted: int) -> bool:
+        """Ask the pool, if there is one, for so many bytes in all; return whether it has them."""
+        pool = self._pool
+        most = self.config.max_receive_memory
+        if pool is None or wanted > most:
+            return False
+        self.most_held = min(pool.lease(self._lease, wanted, self.now), most)
+        return wanted <= self.most_held
+
+    def leave_pool(self) -> None:
+        """Lease nothing any more: the session has ended."""
+        if self._pool is not None:
+            self._pool.leave(self._lease)
+            self._pool = None
+
+    def shrink_if_idle(self) -> None:
+        """Give a large receive buffer back if next to nothing has come for a while.
+
+        Pings still come in an idle session, perhaps the peer's only: so it is not silent, and has
+        no timer of its own that fires.
+        """
+        if self.now < self._shrink_due:
+            return
+        if self.payload_received - self._payload_before < FIRST_READ_SIZE:
+            self.decoder.shrink()
+        self._payload_before = self.payload_received
+        self._shrink_due = self.now + min(self.config.ping_interval or IDLE, IDLE)
 
     def ping_answered(self) -> None:
         """Take the answer to a ping."""
@@ -447,5 +632,5 @@ class CoreSession(SessionLife):
         A peer that may be waiting to write is told that nobody reads any more.
         """
         if not stream.eof_received and (stream.dropped or stream.recv_credit <= 0):
-            self.answer_reset(stream.stream_id, ErrorCode.STREAM_CLOSED)
+            self.reset_here(stream, ErrorCode.STREAM_CLOSED)
         stream.end(-1, by_peer=False)

@@ -11,8 +11,8 @@ A stream (docs/protocol.md section 5)::
 
 A session::
 
-           OPEN ──SHUT_DOWN──▶ DRAINING ──CLOSE──▶ CLOSING ──END──▶ ENDED
-             └────────────────CLOSE───────────────────▲   END leads to ENDED from everywhere
+           OPEN ──SHUT_DOWN──▶ DRAINING ──BEGIN_CLOSE──▶ CLOSING ──END──▶ ENDED
+             └─────────────BEGIN_CLOSE──────────────────────▲  END leads to ENDED from everywhere
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ ENDED: Final = 3
 
 # What happens to a session.
 SHUT_DOWN: Final = 0
-CLOSE: Final = 1
+BEGIN_CLOSE: Final = 1
 END: Final = 2
 
 SESSION_TABLE: Final[dict[tuple[int, int], int]] = {
     (RUNNING, SHUT_DOWN): DRAINING,
-    (RUNNING, CLOSE): CLOSING,
+    (RUNNING, BEGIN_CLOSE): CLOSING,
     (RUNNING, END): ENDED,
-    (DRAINING, CLOSE): CLOSING,
+    (DRAINING, BEGIN_CLOSE): CLOSING,
     (DRAINING, END): ENDED,
     (CLOSING, END): ENDED,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Final
 
 from ..errors import (
@@ -30,6 +31,7 @@ from .states import (
     STREAM_STATES,
     STREAM_TABLE,
 )
+from .stats import StreamSnapshot
 
 if TYPE_CHECKING:
     from .session import CoreSession
@@ -60,6 +62,9 @@ class CoreStream:
         outbox: the unsent bytes, None if there are none.
         send_credit: bytes the peer still lets us send.
         recv_credit: bytes the peer may still send.
+        granted: bytes the peer was ever allowed to send.
+        given: bytes this side was ever allowed to send.
+        opened_at: when it was made, in whole seconds.
         eof_received: True once the peer's FIN is in.
         reset_code: the code of the RST that ended the stream, -1 if none did.
         read_waiter: what the shell put here to be told that reading may go on. The core
@@ -79,10 +84,13 @@ class CoreStream:
         "epoch",
         "fin_asked",
         "fin_sent",
+        "given",
+        "granted",
         "granting",
         "heard",
         "inbox",
         "local",
+        "opened_at",
         "outbox",
         "priority",
         "probe_at",
@@ -110,19 +118,22 @@ class CoreStream:
         self.priority: int = 0
         self.destination: int = TO_READER
         self.accepted: bool = local
+        self.opened_at: int = int(session.now)
 
         self.inbox: Inbox | None = None
         self.claimed: int = 0  # unread bytes that the reader has laid claim to: credit was given
         self.recv_credit: int = window
+        self.granted: int = window
         self.window: int = window  # the window last granted, which the credit refills up to
         self.granting: bool = False
         self.epoch: int = 0
         self.eof_received: bool = False
         self.heard: bool = False  # anything at all came back
-        self.dropped: bool = False  # unread bytes were thrown away
+        self.dropped: bool = False  # unread or unsent bytes were thrown away
 
         self.outbox: Outbox | None = None
         self.send_credit: int = window
+        self.given: int = window
         self.scheduled: bool = False
         self.fin_asked: bool = False
         self.fin_sent: bool = False
@@ -189,7 +200,18 @@ class CoreStream:
 
     def at_eof(self) -> bool:
         """Return whether the peer has finished and everything was read."""
+        if self.session.closed_here and not self._ran_to_its_end():
+            return False  # what was unread has been dropped
         return self.eof_received and self.unread() == 0
+
+    def check_end(self) -> None:
+        """Raise the error that reading on meets, if what came was dropped before it was read.
+
+        Raises:
+            SessionError: this side has closed the session before the stream was over.
+        """
+        if self.session.closed_here and not self._ran_to_its_end():
+            raise self.failure()
 
     def read(self, limit: int) -> bytes:
         """Take the first bytes, at most `limit`, and let the peer send as many more.
@@ -246,9 +268,23 @@ class CoreStream:
         outbox = self.outbox
         return outbox.size if outbox is not None else 0
 
+    def write_full(self) -> bool:
+        """Return whether so much is queued that a writer should wait."""
+        return self.queued() >= self.session.config.write_high_water
+
     def stalled(self) -> bool:
         """Return whether the peer must grant credit before all that is queued can be sent."""
         return self.queued() > self.send_credit
+
+    def check_open(self) -> None:
+        """Raise the stream's error if this side has closed it, or its session.
+
+        Raises:
+            StreamClosed: the stream.
+            SessionError: the session.
+        """
+        if self.closed_here or self.session.closed_here:
+            raise self.failure()
 
     def check_writable(self) -> None:
         """Raise the error that a write would meet, if it would meet one.
@@ -292,17 +328,66 @@ class CoreStream:
         if not self.scheduled and (self.state == IDLE or not self.queued()):
             self.session.sender.scheduler.add(self)
 
+    # Looking
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many payload bytes have been handed over for sending.
+
+        It is derived, so that no frame is counted for it: what was allowed less what is left.
+        """
+        return self.given - self.send_credit
+
+    @property
+    def bytes_received(self) -> int:
+        """How many payload bytes have been received; derived likewise."""
+        return self.granted - self.recv_credit
+
+    @property
+    def moved(self) -> int:
+        """How many payload bytes have been sent and received."""
+        return self.given - self.send_credit + self.granted - self.recv_credit
+
+    def snapshot(self, now: float) -> StreamSnapshot:
+        """Return what the stream is doing. It may be asked from any thread."""
+        unread = self.unread()
+        queued = self.queued()
+        waits = []
+        if self.destination == TO_TYPE:
+            waits.append("type")
+        elif not self.accepted:
+            waits.append("accept")
+        if self.read_waiter is not None:
+            waits.append("data")
+        elif unread and self.accepted:
+            waits.append("reader")
+        if queued:
+            waits.append("turn" if self.send_credit > 0 else "credit")
+        return StreamSnapshot(
+            id=self.stream_id,
+            type=self.type,
+            direction="out" if self.local else "in",
+            state=STREAM_STATES[self.state],
+            age=max(int(now) - self.opened_at, 0),
+            bytes_sent=self.bytes_sent,
+            bytes_received=self.bytes_received,
+            unread=unread,
+            queued=queued,
+            waits_for=tuple(waits),
+        )
+
     # Ending
 
     def close(self) -> None:
         """End both directions in order: FIN after what is queued; what comes is dropped."""
         if self.closed_here:
             return
-        self.closed_here = True
         if self.state == CLOSED or self.session.state >= CLOSING:
+            self._release()
             self.discard_input()
             self.wake_all()
             return
+        self.closed_here = True
         if self.state == IDLE and not self.scheduled:  # never announced
             self.end(-1, by_peer=False)
             return
@@ -325,23 +410,58 @@ class CoreStream:
         if not 0 <= code <= 0xFFFFFFFF:
             raise UsageError(f"a reset code is a 32-bit number, not {code}")
         if self.state == CLOSED:
-            self.closed_here = True
+            self._release()
             self.discard_input()
             return
         self.closed_here = True
         if self.state != IDLE and self.session.state < CLOSING:
-            self.session.answer_reset(self.stream_id, code)
+            self.session.reset_here(self, code)
         self.end(code, by_peer=False)
         self.discard_input()
+
+    def input_wanted(self) -> bool:
+        """Return whether bytes are unread, or a reader waits for some."""
+        return self.unread() > 0 or self.read_waiter is not None
+
+    def output_unsent(self) -> bool:
+        """Return whether bytes or the FIN are unsent, or a writer waits.
+
+        A FIN alone says nothing new to a peer that has said its own.
+        """
+        unsent = self.queued() > 0 or (
+            self.fin_asked and not self.fin_sent and not self.eof_received
+        )
+        return unsent or self.write_waiter is not None
 
     def holds_something(self) -> bool:
         """Return whether dropping the stream unclosed would leave the session holding it.
 
         An unread reply does, even of a stream that is over: its bytes count until they are read.
+        So does a stream that was reset: it counts as an incoming one until it is closed here.
         """
         if self.closed_here or self.session.state >= CLOSING:
             return False
-        return self.state != CLOSED or self.unread() > 0
+        return self.state != CLOSED or self.unread() > 0 or self.lingers()
+
+    def lingers(self) -> bool:
+        """Return whether a stream of the peer was reset while the application works for it.
+
+        Until the application has closed it, it counts in `max_incoming_streams`: a peer that opens
+        streams and resets them could otherwise have any number of handlers run.
+        """
+        return (
+            self.reset_code >= 0
+            and self.accepted
+            and not self.closed_here
+            and not self.local
+            and self.destination == TO_READER
+        )
+
+    def _release(self) -> None:
+        """Note that the application has closed a stream that is over."""
+        if self.session.state < CLOSING and self.state == CLOSED and self.lingers():
+            self.session.incoming -= 1
+        self.closed_here = True
 
     def set_priority(self, priority: int) -> None:
         """Set what `priority` is: from -8 to 7, higher sends first.
@@ -375,6 +495,26 @@ class CoreStream:
         if self.session.reason is not None and not (self.eof_received and self.fin_sent):
             raise self.session.failure()
         return None
+
+    def await_end(self, waiter: object, living: Container[object] | None = None) -> None:
+        """Have a waiter woken when the FIN goes out, and at the end; then it is forgotten.
+
+        Args:
+            waiter: what the front end wakes.
+            living: the waiters that still wait; others, whose call was given up, are forgotten.
+                None: all of them.
+        """
+        waiters = self.end_waiters or []
+        if living is not None:
+            waiters = [other for other in waiters if other in living]
+        if waiter not in waiters:
+            waiters.append(waiter)
+        self.end_waiters = waiters
+
+    def forget_end_waiter(self, waiter: object) -> None:
+        """Forget a waiter of `await_end` whose call was given up. Harmless if it was woken."""
+        if self.end_waiters is not None and waiter in self.end_waiters:
+            self.end_waiters.remove(waiter)
 
     def failure(self) -> MuxadoError:
         """Return a fresh copy of the error that ended this stream for its user."""
@@ -434,7 +574,10 @@ class CoreStream:
         self.reset_by_peer = by_peer
         if self.scheduled:
             self.session.sender.scheduler.drop(self)
-        self.session.queued -= self.queued()
+        unsent = self.queued()
+        if unsent:
+            self.session.queued -= unsent
+            self.dropped = True
         self.outbox = None
         if code >= 0 and not self.accepted:
             self.session.accept_queue.pop(self.stream_id, None)

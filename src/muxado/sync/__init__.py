@@ -3,13 +3,15 @@
 A `Stream` is used like a `socket.socket`. No event loop is involved.
 """
 
-from .dialling import connect
-from .listening import Listener, Server, listen, serve
-from .session import Session, client, server
+from .connecting import client, connect, server
+from .dialer import Dialer
+from .listening import Listener, Server, listen, serve, serve_streams
+from .session import Session
 from .stream import Stream
 from .stream_listener import StreamListener
 
 __all__ = [
+    "Dialer",
     "Listener",
     "Server",
     "Session",
@@ -19,5 +21,6 @@ __all__ = [
     "connect",
     "listen",
     "serve",
+    "serve_streams",
     "server",
 ]

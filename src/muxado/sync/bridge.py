@@ -30,7 +30,7 @@ def bridge(stream: Stream) -> socket.socket:
                 stream.sendall(data)
             stream.write_eof()
             if _hung_up(inside):
-                stream.close()  # nobody is left to read what the peer may still say
+                stream.close()  # the socket is closed: nothing can read what the peer still sends
         except OSError:
             stream.reset()
         finally:

@@ -1,91 +1,139 @@
 """Drives one core session from threads: one lock, one socket, one I/O thread.
 
-Every call changes the core under `lock`, and then sends what there is to send itself, as far
-as the socket takes it at once: no thread switch stands between a write and the wire. The I/O
-thread does the rest: it reads, sends what did not fit, and looks after the timers. The socket
-does not block, and is only ever touched under the lock.
+How it works. A call takes a *step*: with the lock held it changes the core, and then sends what
+the socket takes at once (`flush`), so that no thread switch stands between a write and the wire.
+The I/O thread does the rest. It waits in a selector for input, for room in the socket, for the
+next timer, and for a byte on the wakeup pair, by which other threads make it look again. The
+socket does not block, and is only touched with the lock held. A call that has to wait leaves a
+`Waiter` with the core, releases the lock, and sleeps; `_report` wakes it.
 
-The garbage collector and signals start calls in the midst of another one of the same thread,
-which can't go on before they return. So such a call never waits: what changes something is left
-to the I/O thread (`do`, `later`), and what asks for something is refused (`lock`).
+Calls inside calls. The garbage collector and signals start calls inside another call of the same
+thread, which can't go on before they return. Such a call must not wait. If it changes something,
+the I/O thread does that for it (`do`, `later`); if it asks for something, it raises (`lock`).
+
+Calls that are cut off. A signal's handler may raise anywhere in the main thread, as Ctrl-C does.
+A step that is cut off there must not be repeated, or bytes would be sent twice, and it must not
+count as done. So:
+
+- The lock is taken by a `with` on the bare lock and nothing else. The interpreter runs no handler
+  between taking it and the block, nor before giving it back: it never stays locked.
+- Each step sets `changing` before its first change, and clears it after the last one. A thread
+  that takes the lock and finds `changing` set knows that a step was cut off: it ends the session
+  (`collapse`), and what the core knows is not used any more. An error that the core raises on
+  purpose cuts nothing off (`cut_off` tells the two apart): the core has changed nothing then.
+- The I/O thread is woken when a step is cut off, so that the session ends at once, for the peer
+  and for the other threads too, though no further call comes. No handler runs in that thread.
+- While a call waits it holds no lock and has changed nothing by half, so an exception that comes
+  then does no harm. The waiters of all calls that wait are in `sleepers`. A waiter that a cut-off
+  call has left elsewhere is not in there, and is ignored.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import selectors
 import socket
 import ssl
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import NoReturn, TypeVar
 
-from ..core import CoreSession
-from ..core.states import CLOSING
-from ..endpoint import limit_unsent
+from .. import forks
+from ..admission import refuse
+from ..core import ABORT, CLOSE, ENDING, HALF_CLOSE, NOTHING, CoreSession, CoreStream
+from ..endpoint import tune
 from ..errors import ErrorCode, MuxadoError, UsageError
-from .locks import Waiter, held_here, rest_of
+from ..front_end import WRITE_SIZE, BaseDriver, call_logged
+from ..registry import SessionRecord
+from .locks import LONGEST_SELECT, Waiter, calling_back, from_a_handler, held_here
 
-if TYPE_CHECKING:
-    from .stream_listener import StreamListener
+T = TypeVar("T")
 
 logger: logging.Logger = logging.getLogger("muxado")
 
-WRITE_SIZE = 64 * 1024
-
-# Seconds that parsing waits for those who accept, when their queue is full.
+# Seconds that parsing waits for threads that accept, when the queue of streams is full.
 ACCEPT_PAUSE = 0.05
 
+# Seconds after which a stream that was dropped unclosed is reset. A reset discards what the peer
+# has not read yet, and the last bytes are often still on their way.
+DROPPED_GRACE = 0.1
+
 # What a TLS socket says for "would block", besides BlockingIOError.
-WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+# The modules that errors of the library's own come from.
+OURS = ("muxado.core.", "muxado.front_end", "muxado.sync.", "muxado.wire.")
 
 
-class Driver:
+class Callback:
+    """Has the I/O thread call a function, when the core wakes it in the place of a thread.
+
+    Like the waiters of threads it is one of the driver's `sleepers` until then.
+    """
+
+    __slots__ = ("_call_soon", "_callback", "_sleepers", "thread")
+
+    def __init__(self, driver: Driver, callback: Callable[[], object]) -> None:
+        self.thread: int = -1  # no thread waits
+        self._call_soon = driver.call_soon
+        self._sleepers = driver.sleepers
+        self._callback = callback
+        driver.sleepers.add(self)
+
+    def wake(self) -> None:
+        """Have it called, once."""
+        if self in self._sleepers:
+            self._sleepers.discard(self)
+            self._call_soon(self._callback)
+
+
+class Driver(BaseDriver):
     """Connects a core session and a socket.
 
     Attributes:
         core: the session; touched only while `lock` is held.
+        record: what this process knows of the session besides.
         sock: the socket.
         family: its address family.
-        listener: the session as a listening socket, None if nobody has asked for that.
         lost: True once the socket is of no more use.
         gone: True once it is closed too.
+        changing: True while a step changes the core. If the lock is free, the step was cut off.
+        sleepers: the waiters of all threads that wait for something, and the callbacks that do.
     """
 
-    def __init__(self, core: CoreSession, sock: socket.socket) -> None:
+    def __init__(self, core: CoreSession, sock: socket.socket, record: SessionRecord) -> None:
         self.core = core
+        self.record: SessionRecord = record
         self.sock = sock
         self._secured = sock if isinstance(sock, ssl.SSLSocket) else None
         self.family: socket.AddressFamily = sock.family
         self._lock = threading.RLock()  # never taken twice; but it knows who holds it
-        self.listener: weakref.ref[StreamListener] | None = None
         self.lost: bool = False
         self.gone: bool = False
-        self._notify: Callable[[int], None] = _ignore
+        self.changing: bool = False
+        self._collapsed = False
+        self.sleepers: set[Waiter | Callback] = set()
+        self._tell: Callable[[int], None] = _ignore
+        self._show_waiting: Callable[[], object] | None = None
         self._unsent = memoryview(b"")
-        self._output_ended = False
-        self._farewell_unsent = False  # TLS's own: the socket had no room for it
+        self._close_notify_unsent = False  # TLS's own: the socket had no room for it
         self._later: deque[Callable[[], object]] = deque()
+        self._callbacks: deque[Callable[[], object]] = deque()  # of the program's
+        self._dropped: deque[tuple[float, CoreStream]] = deque()  # with the time of their reset
         self._room: Waiter | None = None  # for room in the accept queue
         self._due = inf  # when the I/O thread looks at the timers
         self._blocked = False  # the I/O thread waits for the socket to take more
-        self._bell, self._bell_rope = socket.socketpair()
-        self._bell.setblocking(False)
-        self._bell_rope.setblocking(False)
-        with _forks:  # a fork under way does not miss it
-            _drivers.add(self)
+        self._wakeup, self._wakeup_send = socket.socketpair()
+        self._wakeup.setblocking(False)
+        self._wakeup_send.setblocking(False)
+        forks.watch(self, self._lock)
         sock.setblocking(False)
-        if sock.family != getattr(socket, "AF_UNIX", None):
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            limit_unsent(sock)
+        tune(sock)
         self._thread = threading.Thread(target=self._run, name="muxado session", daemon=True)
 
     def start(self, notify: Callable[[int], None]) -> None:
@@ -95,14 +143,14 @@ class Driver:
         Raises:
             RuntimeError: no thread can be started; the socket is still the caller's.
         """
-        self._notify = notify
+        self._tell = notify
         try:
             self._thread.start()
         except RuntimeError:
-            self._bell.close()
-            self._bell_rope.close()
+            self._wakeup.close()
+            self._wakeup_send.close()
             self.lost = self.gone = True
-            self.core.abort(ErrorCode.NO_ERROR, monotonic())
+            self.core.abort(ErrorCode.INTERNAL_ERROR, monotonic())
             raise
 
     # For the calls
@@ -112,18 +160,37 @@ class Driver:
         """What protects the core and the socket, to be held during a call.
 
         Raises:
-            UsageError: this thread is in the midst of one already.
+            UsageError: this thread is inside one already.
         """
         if self.busy():
             raise UsageError(
-                "a session can't be asked in the midst of another call of the same thread, as a"
-                " signal's handler or a finalizer may be"
+                "this session is busy in this thread: signal handlers and finalizers can only"
+                " close, abort, reset or send"
             )
         return self._lock
 
     def busy(self) -> bool:
-        """Return whether this thread is in the midst of a call, or is one that must not wait."""
+        """Return whether this thread is inside a call, or is one that must not wait."""
         return held_here(self._lock) or threading.get_ident() in _io_threads
+
+    def ask(self, step: Callable[..., T], *args: object) -> T:
+        """Take a step, and return what it gives. It settles itself what it changes.
+
+        Raises:
+            UsageError: this thread is inside a call already.
+            SessionError: a step was cut off earlier.
+        """
+        with self.lock:
+            if self.changing:
+                self.collapse()
+            self.changing = True
+            try:
+                result = step(*args)
+            except BaseException as exc:
+                self.cut_off(exc)
+                raise
+            self.changing = False
+        return result
 
     def do(self, step: Callable[..., object], *args: object) -> None:
         """Take a step of the core's, and do what it calls for; later, if a call is under way."""
@@ -131,81 +198,146 @@ class Driver:
             self.later(step, *args)
             return
         with self._lock:
-            step(*args)
-            self.settle()
+            if self.changing:
+                self._give_up()
+                return
+            self.changing = True
+            try:
+                step(*args)
+                self.flush()
+            except BaseException as exc:
+                self.cut_off(exc)
+                raise
+            self.changing = False
+
+    def until(self, test: Callable[[Waiter], bool], deadline: float | None) -> None:
+        """Take a step again and again until it gives True, and wait in between.
+
+        Args:
+            test: is given what it has to put where it is woken.
+            deadline: when to give up, by `time.monotonic()`; None: never.
+
+        Raises:
+            TimeoutError: the time was up.
+
+        Otherwise it raises as `ask`, and what `test` raises.
+        """
+        waiter = Waiter()
+        try:
+            self.sleepers.add(waiter)
+            while not self.ask(test, waiter):
+                if not waiter.wait(deadline):
+                    raise TimeoutError("timed out")
+        finally:
+            self.sleepers.discard(waiter)
 
     def later(self, step: Callable[..., object], *args: object) -> None:
         """Let the I/O thread take a step of the core's; needs no lock."""
         self._later.append(partial(step, *args))
-        self._ring()
+        self._wake_thread()
 
-    # With the lock held
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Let the I/O thread call a function of the program's, without the lock.
 
-    def settle(self) -> None:
+        Once that has ended with its session, a thread of its own does.
+        """
+        self._callbacks.append(callback)
+        if self.gone:
+            threading.Thread(target=self._call_back, name="muxado callback", daemon=True).start()
+        elif not self._in_thread():
+            self._wake_thread()
+
+    def refuse(self) -> None:
+        """End a session that its server has no room for."""
+        self.do(refuse, self.core, monotonic())
+
+    def abandon(self, stream: CoreStream) -> None:
+        """Reset a stream that was dropped unclosed, after `DROPPED_GRACE`; needs no lock."""
+        self._dropped.append((monotonic() + DROPPED_GRACE, stream))
+        self._wake_thread()
+
+    # Everything from here on is called with the lock held, but for the thread's own methods
+
+    def show_waiting(self, show: Callable[[], object]) -> None:
+        """Have `show` called whenever streams may have begun or ceased to wait for `accept`."""
+        self._show_waiting = show
+
+    def cut_off(self, exc: BaseException) -> None:
+        """Take note of an exception that has left a step: an error of the core's, or a cut."""
+        if isinstance(exc, (MuxadoError, OSError, TypeError, ValueError)) and _is_ours(exc):
+            self.changing = False
+        else:
+            self._wake_thread()
+
+    def collapse(self) -> NoReturn:
+        """End the session because a step was cut off, and raise its error."""
+        self._give_up()
+        raise self.core.failure()
+
+    def _give_up(self) -> None:
+        if self._collapsed:
+            return
+        self.core.abandon("an exception from outside, such as a signal's, cut a call off half way")
+        self.lost = True
+        self._notify(ENDING)
+        for waiter in list(self.sleepers):
+            waiter.wake()
+        if self._show_waiting is not None:
+            self._show_waiting()
+        self._wake_thread()
+        self._collapsed = True  # last: if this is cut off too, the next call repeats it
+
+    def flush(self) -> None:
         """Send, wake, and set timers after a change of the core's state."""
         core = self.core
         if not self.lost:
-            if core.pending() or core.state >= CLOSING:
-                self._flush()
+            if core.output_step() != NOTHING:
+                self._send()
             due = core.next_deadline()
             if due < self._due or (self._wants_room() and not self._blocked):
                 self._due = min(due, self._due)
                 self._blocked = self._wants_room()
-                self._ring()
-        self._wake()
+                self._wake_thread()
+        self._report()
 
     def accepted(self) -> None:
         """Take note that a stream was accepted: there may be room for more."""
         core = self.core
-        if self._room is not None and 2 * len(core.accept_queue) <= core.config.accept_backlog:
+        if self._room is not None and 2 * core.acceptable <= core.config.accept_backlog:
             self._room.wake()
             self._room = None
-        self._show_waiting()
-
-    def wait(self, waiter: Waiter, deadline: float | None) -> bool:
-        """Give up the lock until the waiter is woken; return False if the time was up.
-
-        It may raise too: a signal's handler may, KeyboardInterrupt for one.
-        """
-        self._lock.release()
-        try:
-            return waiter.wait(rest_of(deadline))
-        finally:
-            self._lock.acquire()
+        if self._show_waiting is not None:
+            self._show_waiting()
 
     def _wants_room(self) -> bool:
         """Return whether something waits for the socket to take more."""
-        return bool(self._unsent) or self._farewell_unsent
+        return bool(self._unsent) or self._close_notify_unsent
 
     def _in_thread(self) -> bool:
         return threading.current_thread() is self._thread
 
-    def _ring(self) -> None:
-        with contextlib.suppress(OSError):
-            self._bell_rope.send(b"\0")
+    def _wake_thread(self) -> None:
+        try:
+            self._wakeup_send.send(b"\0")
+        except OSError as exc:
+            if from_a_handler(exc):
+                raise
 
-    def _wake(self) -> None:
-        core = self.core
-        if core.wakes:
-            for waiter in core.take_wakes():
-                assert isinstance(waiter, Waiter)
-                waiter.wake()
-        events = core.take_events()
-        if events:
-            self._notify(events)
-        if self.listener is not None:
+    def _report(self) -> None:
+        super()._report()
+        if self._show_waiting is not None:
             self._show_waiting()
 
-    def _show_waiting(self) -> None:
-        """Make the listener's descriptor readable or not, as streams wait or don't."""
-        listener = None if self.listener is None else self.listener()
-        if listener is not None:
-            listener._refresh()
+    def _wake(self, waiter: Waiter | Callback) -> None:
+        waiter.wake()
 
-    def _flush(self) -> None:
+    def _notify(self, events: int) -> None:
+        self._tell(events)
+
+    def _send(self) -> None:
         core = self.core
         try:
-            while not self._output_ended:
+            while True:
                 if not self._unsent:
                     self._unsent = memoryview(core.data_to_send(monotonic(), WRITE_SIZE))
                     if not self._unsent:
@@ -214,43 +346,46 @@ class Driver:
         except WOULD_BLOCK:
             pass
         except OSError as exc:
-            # What the peer said before it left is still to be read.
-            with contextlib.suppress(OSError):
+            if from_a_handler(exc):
+                raise
+            # What the peer sent before it left can still be read.
+            try:
                 while count := self.sock.recv_into(core.receive_buffer()):
                     core.bytes_received(count, monotonic())
+            except OSError as another:
+                if from_a_handler(another):
+                    raise
             self._lose(exc)
             return
-        if core.state >= CLOSING:
-            self._end_output()
+        self._end_output()
 
     def _end_output(self) -> None:
-        core = self.core
-        if core.abort_transport:
-            self._lose(None)
-            return
+        step = self.core.output_step()
         try:
-            if self._output_ended:
-                if self._farewell_unsent:
-                    self._half_close()
-            elif core.output_done() and not self._unsent:
-                self._output_ended = True
-                core.end_output()
-                if core.eof_received:
-                    self._lose(None)
-                else:
-                    # Reading goes on: a close with unread input would reset the connection,
-                    # and destroy what the peer has not read yet.
-                    self._half_close()
+            if step == ABORT:
+                self._lose(None)
+            elif step == CLOSE and not self._unsent:
+                self.core.end_output()
+                self._lose(None)
+            elif step == HALF_CLOSE and not self._unsent:
+                # Reading goes on: a close with unread input would reset the connection, and
+                # destroy what the peer has not read yet.
+                self.core.end_output()
+                self._half_close()
+            elif self._close_notify_unsent:
+                self._half_close()
         except OSError as exc:
+            if from_a_handler(exc):
+                raise
             self._lose(exc)
 
     def _half_close(self) -> None:
-        self._farewell_unsent = False
+        self._close_notify_unsent = False
         if self._secured is not None:
             try:
                 self._secured.unwrap()  # sends close_notify
             except ssl.SSLWantWriteError:
-                self._farewell_unsent = True
+                self._close_notify_unsent = True
                 return
             except ssl.SSLError:
                 pass  # the peer's own is not here yet, or comes after data
@@ -262,9 +397,9 @@ class Driver:
             return
         self.lost = True
         self.core.connection_lost(exc, monotonic())
-        self._wake()
+        self._report()
         if not self._in_thread():
-            self._ring()
+            self._wake_thread()
 
     # The I/O thread
 
@@ -273,19 +408,24 @@ class Driver:
         failure: BaseException | None = None
         try:
             with selectors.DefaultSelector() as selector:
-                selector.register(self._bell, selectors.EVENT_READ)
+                selector.register(self._wakeup, selectors.EVENT_READ)
                 mask = 0
                 while not self.lost:
-                    if self.core.held:
+                    if self.core.paused:
                         self._let_accept()
                     with self._lock:
+                        if self.changing:
+                            self._give_up()
+                            break
                         # Input that has ended stays readable for ever.
                         wanted = 0 if self.core.eof_received else selectors.EVENT_READ
                         self._blocked = self._wants_room()
                         if self._blocked:
                             wanted |= selectors.EVENT_WRITE
                         self._due = self.core.next_deadline()
-                        more = self.core.held or self._decrypted()
+                        if self._dropped:
+                            self._due = min(self._due, self._dropped[0][0])
+                        more = self.core.paused or self._decrypted() or bool(self._callbacks)
                     if wanted != mask:
                         if mask:
                             selector.unregister(self.sock)
@@ -293,59 +433,88 @@ class Driver:
                             selector.register(self.sock, wanted)
                         mask = wanted
                     timeout = 0.0 if more else max(0.0, self._due - monotonic())
-                    events = selector.select(None if timeout == inf else timeout)
+                    events = selector.select(
+                        None if timeout == inf else min(timeout, LONGEST_SELECT)
+                    )
                     with self._lock:
                         self._turn({key.fileobj for key, _ in events})
+                    if self._callbacks:
+                        self._call_back()
+        except OSError as exc:
+            failure = exc  # there is no descriptor for a selector, or the socket is no socket
         except BaseException as exc:
             failure = exc  # a fault of ours, or of a socket's of the user's making
             raise
         finally:
             with self._lock:
+                if self.changing:
+                    self._give_up()
                 self._lose(failure)
             self._close_sockets()
+            self.record.ended()
             with self._lock:
                 self.gone = True
                 self._notify(0)
+            self._call_back()
             _io_threads.discard(threading.get_ident())
 
+    def _call_back(self) -> None:
+        """Call what the program wants to have called, as a thread that may do all but wait."""
+        thread = threading.get_ident()
+        serving = thread in _io_threads
+        _io_threads.discard(thread)
+        calling_back.add(thread)
+        try:
+            # Those that are added meanwhile have their turn after the next look at the socket.
+            for _ in range(len(self._callbacks)):
+                call_logged(self._callbacks.popleft())
+        except IndexError:
+            return  # another thread has called the last of them
+        finally:
+            calling_back.discard(thread)
+            if serving:
+                _io_threads.add(thread)
+
     def _let_accept(self) -> None:
-        """Give those a turn who accept, in threads of their own, before streams are refused."""
+        """Let other threads accept for a moment, before streams are refused."""
         core = self.core
         with self._lock:
-            if not core.held or len(core.accept_queue) < core.config.accept_backlog:
+            if not core.paused or core.acceptable < core.config.accept_backlog:
                 return
             waiter = self._room = Waiter()
-        waiter.wait(ACCEPT_PAUSE)
+        waiter.wait(monotonic() + ACCEPT_PAUSE)
         with self._lock:
             self._room = None
 
     def _turn(self, ready: set[object]) -> None:
-        if self.lost:
+        if self.lost or self.changing:
             return
         core = self.core
-        if self._bell in ready:
+        if self._wakeup in ready:
             with contextlib.suppress(OSError):
-                self._bell.recv(4096)
+                self._wakeup.recv(4096)
         while self._later:
             try:
                 self._later.popleft()()
             except MuxadoError as exc:
                 logger.info("a call that had to be put off failed: %s", exc)
-        if core.held:
+        while self._dropped and self._dropped[0][0] <= monotonic():
+            self._dropped.popleft()[1].reset(ErrorCode.STREAM_CANCELLED)
+        if core.paused:
             core.resume(monotonic())
         if self.sock in ready or self._decrypted():
             self._read()
         if monotonic() >= core.next_deadline():
             core.handle_timer(monotonic())
         if not self.lost:
-            self._flush()
-        self._wake()
+            self._send()
+        self._report()
 
     def _read(self) -> None:
         core = self.core
         try:
             count = self.sock.recv_into(core.receive_buffer())
-            while count and self._decrypted() and not core.held:
+            while count and self._decrypted() and not core.paused:
                 core.bytes_received(count, monotonic())
                 count = self.sock.recv_into(core.receive_buffer())
         except WOULD_BLOCK:
@@ -357,68 +526,40 @@ class Driver:
             core.bytes_received(count, monotonic())
             return
         core.receive_eof(monotonic())
-        if self._output_ended:
-            self._lose(None)
 
     def _decrypted(self) -> bool:
         """Return whether the socket has decrypted bytes already, which no selector sees."""
         return self._secured is not None and self._secured.pending() > 0
 
     def _close_sockets(self) -> None:
-        for sock in (self.sock, self._bell, self._bell_rope):
+        for sock in (self.sock, self._wakeup, self._wakeup_send):
             sock.close()
 
     def forget_in_child(self) -> None:
         """Leave the session to the parent process, after a fork."""
+        _io_threads.clear()
+        calling_back.clear()
         self.lost = self.gone = True
         self._close_sockets()
-        listener = None if self.listener is None else self.listener()
-        if listener is not None:  # or the child's accept() eats the parent's byte
-            listener._close_descriptor()
-        core = self.core
-        core.closed_here = True  # even what has come is the parent's to read
-        core.accept_queue.clear()
-        message = "the session belongs to the parent process"
-        core.connection_lost(ConnectionError(message), monotonic())
+        forks.disown(self.core)
 
 
 def _ignore(events: int) -> None:
     pass
 
 
+def _is_ours(exc: BaseException) -> bool:
+    """Return whether an exception that is passing comes from the library's own frames.
+
+    One that a signal's handler raises has the handler's frame too.
+    """
+    place = exc.__traceback__
+    while place is not None:
+        if not place.tb_frame.f_globals.get("__name__", "").startswith(OURS):
+            return False
+        place = place.tb_next
+    return True
+
+
 # The threads that all others wait for, so they wait for none.
 _io_threads: set[int] = set()
-
-_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
-_forking: list[Driver] = []
-
-
-def _before_fork() -> None:
-    # With their locks held, the sessions are not copied in the middle of a change.
-    _forks.acquire()
-    for driver in list(_drivers):
-        driver._lock.acquire()
-        _forking.append(driver)
-
-
-def _after_fork_in_parent() -> None:
-    while _forking:
-        _forking.pop()._lock.release()
-    _forks.release()
-
-
-def _after_fork_in_child() -> None:
-    _io_threads.clear()
-    for driver in _forking:
-        driver.forget_in_child()
-    _after_fork_in_parent()
-
-
-# Held while a fork is under way. A signal's handler may fork in the midst of anything.
-_forks = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )

@@ -9,7 +9,7 @@ import socket
 import ssl as ssl_module
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from functools import partial
@@ -17,18 +17,29 @@ from threading import Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from ..admission import Admission
 from ..config import Config
-from ..endpoint import check_place, free_path, server_context
-from ..errors import ErrorCode, MuxadoError, SessionClosed
-from .intake import Intake
-from .locks import deadline_of, rest_of
+from ..endpoint import (
+    BACKLOG,
+    Place,
+    check_handler,
+    describe,
+    free_path,
+    listen_place,
+)
+from ..errors import ErrorCode, SessionClosed
+from ..front_end import log_session_failure
+from ..snapshots import ServerStats
+from .acceptor import Acceptor
+from .locks import deadline_of, join, rest_of
 from .session import Session
+from .stream import Stream
 from .workers import Running, submit_to
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Listener", "Server", "listen", "serve"]
+__all__ = ["Listener", "Server", "listen", "serve", "serve_streams"]
 
 logger: logging.Logger = logging.getLogger("muxado")
 
@@ -46,20 +57,23 @@ class Listener:
     unclosed is closed with a `ResourceWarning`.
     """
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, acceptor: Acceptor) -> None:
         """Not for users."""
-        self._intake = intake
-        self._addresses = [sock.getsockname() for sock in intake.sockets]
+        self._acceptor = acceptor
+        self._addresses = [sock.getsockname() for sock in acceptor.sockets]
+
+    def __repr__(self) -> str:
+        return describe(self, self.addresses, self._acceptor.count())
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """The listening sockets, () once closed."""
-        return () if self._intake.closed.is_set() else tuple(self._intake.sockets)
+        return () if self._acceptor.closed.is_set() else tuple(self._acceptor.sockets)
 
     @property
     def addresses(self) -> list[Any]:
         """The addresses that are listened on, as `getsockname()` gives them."""
-        return [] if self._intake.closed.is_set() else list(self._addresses)
+        return [] if self._acceptor.closed.is_set() else list(self._addresses)
 
     def accept(self, timeout: float | None = None) -> Session:
         """Wait for the next session, its handshake done, and return it.
@@ -71,7 +85,7 @@ class Listener:
             TimeoutError: none came in that time.
             SessionClosed: the listener is closed.
         """
-        session = None if self._intake.closed.is_set() else self._intake.next(timeout)
+        session = None if self._acceptor.closed.is_set() else self._acceptor.next(timeout)
         if session is None:
             raise SessionClosed("the listener is closed")
         return session
@@ -86,12 +100,12 @@ class Listener:
             raise StopIteration from None
 
     def close(self) -> None:
-        """Stop listening; sessions that nobody has accepted are aborted. Harmless if repeated.
+        """Stop listening; sessions that were not accepted are aborted. Harmless if repeated.
 
-        Whoever waits in `accept` is told with `SessionClosed`.
+        A call that waits in `accept` raises `SessionClosed`.
         """
-        self._intake.close()
-        self._intake.join()
+        self._acceptor.close()
+        self._acceptor.join()
 
     def __enter__(self) -> Self:
         return self
@@ -105,19 +119,20 @@ class Listener:
         self.close()
 
     def __del__(self) -> None:
-        if self._intake.closed.is_set() or sys.is_finalizing():
+        if self._acceptor.closed.is_set() or sys.is_finalizing():
             return
         try:
             message = f"unclosed listener {self!r}"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
-            self._intake.close()
+            self._acceptor.close()
 
 
 class Server:
     """Listens for sessions, and runs a handler for each in a thread of its own. See `serve`.
 
-    As a context manager it is closed at the end of the block, with its sessions.
+    As a context manager it is closed at the end of the block, with its sessions; a handler that
+    is stuck holds the end of the block up for a bounded time only (see `wait_closed`).
     """
 
     def __init__(
@@ -131,6 +146,9 @@ class Server:
         self._closing = False
         self._thread = Thread(target=self._accept, name="muxado server", daemon=True)
         self._thread.start()
+
+    def __repr__(self) -> str:
+        return describe(self, self.addresses, len(self.sessions))
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -147,6 +165,13 @@ class Server:
         """The sessions that live."""
         return [session for session in self._sessions.members() if not session.closed]
 
+    def stats(self) -> ServerStats:
+        """Return what the server has done so far, and what it holds.
+
+        It may be called from any thread.
+        """
+        return self._listener._acceptor.stats()
+
     def close(self) -> None:
         """Stop listening, and close every session in order. Harmless if repeated.
 
@@ -156,7 +181,7 @@ class Server:
             session.close()
 
     def _stop(self) -> list[Session]:
-        """Stop listening; return the sessions that are not over, be they closing already."""
+        """Stop listening; return the sessions that are not over, closing ones included."""
         self._closing = True
         self._listener.close()
         return self._sessions.members()
@@ -164,16 +189,30 @@ class Server:
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the server is closed, its sessions are gone and the handlers done.
 
+        A handler that goes on without its session can't be stopped in a thread. Without a
+        timeout it is waited for only for a bounded time after its session's end, twice
+        `Config.close_timeout` and a second, and then left to itself, which is logged.
+
         Args:
-            timeout: seconds to wait; None: for as long as it takes.
+            timeout: seconds to wait for all of it; None: no limit until the sessions have ended.
 
         Raises:
             TimeoutError: it took longer; nothing is changed by that.
         """
         deadline = deadline_of(timeout)
-        self._thread.join(rest_of(deadline))
-        if not self._sessions.wait(rest_of(deadline)) or self._thread.is_alive():
+        if not join(self._thread, deadline):  # it ends when the server is closed
             raise TimeoutError("timed out")
+        for session in self._sessions.members():
+            session.wait_closed(rest_of(deadline))
+        if deadline is not None:
+            if not self._sessions.wait(rest_of(deadline)):
+                raise TimeoutError("timed out")
+            return
+        # A session's own serve() waits for its streams' handlers for the first half of that.
+        patience = 2 * self._listener._acceptor.config.close_timeout + LAST_MOMENT
+        if not self._sessions.wait(patience):
+            for session in self._sessions.members():
+                logger.warning("the handler of %r goes on without it: it is left", session)
 
     def shutdown(self, timeout: float | None = 30.0) -> None:
         """Stop listening, and let every session come to its end: see `Session.shutdown`.
@@ -193,7 +232,7 @@ class Server:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join()
+            join(thread)
         rest = rest_of(deadline)
         # A handler whose session was aborted needs a moment to notice.
         self.wait_closed(None if rest is None else rest + LAST_MOMENT)
@@ -228,7 +267,7 @@ class Server:
     def _accept(self) -> None:
         for session in self._listener:
             self._sessions.add(session)
-            if self._closing:  # whoever did that may not have seen this one
+            if self._closing:  # `close` may not have seen this one
                 session.abort()
             run = partial(self._run, session)
             try:
@@ -245,10 +284,8 @@ class Server:
         try:
             with session:
                 self._handler(session)
-        except MuxadoError as exc:
-            logger.info("%r: %s", session, exc)
-        except Exception:
-            logger.exception("the handler of %r failed", session)
+        except Exception as exc:
+            log_session_failure(session, exc)
         finally:
             self._sessions.remove(session)
 
@@ -260,25 +297,28 @@ class Server:
 
 def serve(
     handler: Callable[[Session], object],
-    host: str | None = None,
+    host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
     path: str | os.PathLike[str] | None = None,
     sock: socket.socket | None = None,
     ssl: ssl_module.SSLContext | None = None,
     config: Config | None = None,
-    backlog: int = 128,
+    backlog: int = BACKLOG,
+    max_sessions: int | None = None,
+    max_receive_memory: int | None = None,
     executor: Executor | None = None,
 ) -> Server:
     """Listen, and run `handler(session)` for each session in a thread of its own.
 
     A handler that returns closes its session; one that raises aborts it, and is logged. A
-    failing handshake is logged and hurts nobody else.
+    failing handshake is logged and affects no other client. `serve_streams` takes a handler of
+    streams instead.
 
     Args:
         handler: a function.
-        host: the address to listen on, or a name, for all of its addresses; this machine's
-            addresses if only `port` is given.
+        host: the address to listen on, or a name, for all of its addresses, or a list of
+            them; this machine's addresses if only `port` is given.
         port: the TCP port, 0 for any free one at each address (see `Server.addresses`).
         path: listen on this Unix socket instead. One that is there already is replaced.
         sock: listen on this bound socket instead; it is closed with the listener.
@@ -286,6 +326,11 @@ def serve(
             client's too (`verify_mode`).
         config: the sessions' settings.
         backlog: connections that the kernel keeps waiting.
+        max_sessions: how many sessions may live at once. One more is ended with code 10
+            (ENHANCE_YOUR_CALM), which its client sees as `SessionAborted`. None: any number.
+        max_receive_memory: bytes received and not yet read that all sessions may hold together.
+            What would pass it resets its own stream with code 10, as with `Config`'s limit of
+            that name, which each session has besides. None: no common limit.
         executor: run the handlers there instead of in new threads. A session whose handler is
             cancelled there, before it has begun, is aborted.
 
@@ -293,11 +338,15 @@ def serve(
         the server, which listens already; to be closed, or used with `with`.
 
     Raises:
-        UsageError: not exactly one of host and port, path, or sock was given.
+        UsageError: not exactly one of host and port, path, or sock was given, or an argument
+            can't be.
         OSError: the address can't be listened on.
         RuntimeError: no thread can be started for it.
     """
-    listener = listen(host, port, path=path, sock=sock, ssl=ssl, config=config, backlog=backlog)
+    check_handler(handler)
+    admission = Admission(max_sessions, max_receive_memory, threads=True)
+    place = listen_place(host, port, path, sock, ssl, backlog, config)
+    listener = _listen(place, backlog, config, admission)
     try:
         return Server(listener, handler, executor)
     except BaseException:
@@ -305,21 +354,79 @@ def serve(
         raise
 
 
-def listen(
-    host: str | None = None,
+def serve_streams(
+    handler: Callable[[Stream], object],
+    host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
     path: str | os.PathLike[str] | None = None,
     sock: socket.socket | None = None,
     ssl: ssl_module.SSLContext | None = None,
     config: Config | None = None,
-    backlog: int = 128,
+    backlog: int = BACKLOG,
+    max_sessions: int | None = None,
+    max_receive_memory: int | None = None,
+    executor: Executor | None = None,
+    limit: int | None = None,
+) -> Server:
+    """Listen, and run `handler(stream)` for each stream of each session, in a thread of its own.
+
+    A handler that returns closes its stream; one that raises resets it, and is logged.
+
+    Args:
+        handler: a function.
+        host: where to listen, as for `serve`, and so are the following.
+        port: see there.
+        path: see there.
+        sock: see there.
+        ssl: see there.
+        config: see there.
+        backlog: see there.
+        max_sessions: see there.
+        max_receive_memory: see there.
+        executor: run the handlers of streams there instead of in new threads.
+        limit: how many handlers may run at once for one session; its further streams wait. None:
+            a thread for each stream; see `Session.serve`.
+
+    Returns:
+        the server, which listens already; to be closed, or used with `with`.
+
+    Raises:
+        UsageError: not exactly one of host and port, path, or sock was given, or an argument
+            can't be.
+        OSError: the address can't be listened on.
+        RuntimeError: no thread can be started for it.
+    """
+    check_handler(handler)
+    return serve(
+        lambda session: session.serve(handler, executor=executor, limit=limit),
+        host,
+        port,
+        path=path,
+        sock=sock,
+        ssl=ssl,
+        config=config,
+        backlog=backlog,
+        max_sessions=max_sessions,
+        max_receive_memory=max_receive_memory,
+    )
+
+
+def listen(
+    host: str | Sequence[str] | None = None,
+    port: int | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    config: Config | None = None,
+    backlog: int = BACKLOG,
 ) -> Listener:
     """Listen for sessions to `accept()`.
 
     Args:
-        host: the address to listen on, or a name, for all of its addresses; this machine's
-            addresses if only `port` is given.
+        host: the address to listen on, or a name, for all of its addresses, or a list of
+            them; this machine's addresses if only `port` is given.
         port: the TCP port, 0 for any free one at each address (see `Listener.addresses`).
         path: listen on this Unix socket instead. One that is there already is replaced.
         sock: listen on this bound socket instead; it is closed with the listener.
@@ -333,49 +440,55 @@ def listen(
         the listener, to be closed, or used with `with`.
 
     Raises:
-        UsageError: not exactly one of host and port, path, or sock was given.
+        UsageError: not exactly one of host and port, path, or sock was given, or an argument
+            can't be.
         OSError: the address can't be listened on.
         RuntimeError: no thread can be started for it.
     """
-    check_place(host, port, path, sock)
-    context = server_context(ssl)
+    place = listen_place(host, port, path, sock, ssl, backlog, config)
+    return _listen(place, backlog, config, Admission())
+
+
+def _listen(place: Place, backlog: int, config: Config | None, admission: Admission) -> Listener:
     with ExitStack() as on_failure:
-        sockets = _bind(host, port, path, sock, backlog)
+        sockets = _bind(place, backlog)
         for each in sockets:
             on_failure.callback(each.close)
-        listener = Listener(Intake(sockets, context, config))
+        listener = Listener(Acceptor(sockets, place.context, config, admission))
         on_failure.pop_all()
     return listener
 
 
-def _bind(
-    host: str | None,
-    port: int | None,
-    path: str | os.PathLike[str] | None,
-    sock: socket.socket | None,
-    backlog: int,
-) -> list[socket.socket]:
+def _bind(place: Place, backlog: int) -> list[socket.socket]:
     """Return sockets that listen at a place: for a name, at each of its addresses."""
-    if sock is not None:
-        sock.listen(backlog)
-        return [sock]
-    if path is not None:
+    if place.sock is not None:
+        place.sock.listen(backlog)
+        return [place.sock]
+    if place.path is not None:
         sock = socket.socket(socket.AF_UNIX)
         try:
-            sock.bind(free_path(path))
+            sock.bind(free_path(place.path))
             sock.listen(backlog)
         except BaseException:
             sock.close()
             raise
         return [sock]
-    if not host and socket.has_dualstack_ipv6():
-        place, family = ("", port or 0), socket.AF_INET6
-        return [socket.create_server(place, family=family, backlog=backlog, dualstack_ipv6=True)]
-    return _bind_all(host or "", port or 0, backlog)
+    if place.hosts == [None] and socket.has_dualstack_ipv6():
+        every, family = ("", place.port), socket.AF_INET6
+        return [socket.create_server(every, family=family, backlog=backlog, dualstack_ipv6=True)]
+    sockets: list[socket.socket] = []
+    try:
+        for host in place.hosts:
+            sockets += _bind_all(host, place.port, backlog)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
 
 
-def _bind_all(host: str, port: int, backlog: int) -> list[socket.socket]:
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+def _bind_all(host: str | None, port: int, backlog: int) -> list[socket.socket]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     failure: OSError | None = None
     try:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 import sys
-import threading
 import warnings
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
-from ..config import Config
-from ..core import CoreSession, SessionStats
-from ..core.life import DRAINED
-from ..errors import ErrorCode, MuxadoError, SessionError
-from ..shell import BaseSession, ConnectionInfo
+from ..core import ACCEPTABLE, ANSWERED, DRAINED, ENDING, GOAWAY, SessionStats
+from ..errors import CloseReason, ErrorCode, SessionError
+from ..front_end import BaseSession, ConnectionInfo, code_of, log_stream_failure
 from .driver import Driver
 from .locks import Waiter, deadline_of
 from .stream import Stream
@@ -30,7 +27,9 @@ from .workers import Running, Workers, submit_to
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Session", "client", "server"]
+__all__ = ["Session"]
+
+P = ParamSpec("P")
 
 logger: logging.Logger = logging.getLogger("muxado")
 
@@ -39,8 +38,8 @@ class Session(BaseSession[Stream]):
     """One end of a connection that carries many streams; any thread may use it.
 
     Sessions come from `connect`, `serve`, `listen`, `client` and `server`. As a context manager
-    a session is closed in order at the end of the block, and aborted if the block raises. One
-    that nobody holds any more, nor a stream of it, is aborted with a `ResourceWarning`.
+    a session is closed in order at the end of the block, and aborted if the block raises. A
+    session that is dropped, with all its streams, is aborted with a `ResourceWarning`.
     Iterating over it gives the streams that the peer opens, until the session ends in order.
     """
 
@@ -48,30 +47,37 @@ class Session(BaseSession[Stream]):
         """Not for users."""
         self._driver = driver
         self._core = driver.core
-        self._waiters: list[Waiter] = []  # for a stream, a pong, a drain, or the end
+        self._record = driver.record
+        self._waiters: set[Waiter] = set()  # for a pong, a drain, or the end
+        # For a stream: those that sleep, longest first, and those that were woken to take one.
+        self._acceptors: OrderedDict[Waiter, None] = OrderedDict()
+        self._called: set[Waiter] = set()
         self._drained = False
+        self._on_draining = []
+        self._on_stream = None
+        self._serving = 0  # calls of `serve`
         sock = driver.sock
         secured = sock if isinstance(sock, ssl.SSLSocket) else None
         self._info = ConnectionInfo(sock, secured, driver.lock)
         self._listener: StreamListener | None = None
-        # The driver's thread keeps alive what it holds: not the session.
-        notify = weakref.WeakMethod(self._notify)
-
-        def tell(events: int) -> None:
-            method = notify()
-            if method is not None:
-                method(events)
-
-        driver.start(tell)
+        driver.record.began(self.local_address, self.remote_address)
+        try:
+            # The driver's thread keeps alive what it holds: not the session.
+            driver.start(_weakly(self._notify))
+        except RuntimeError:
+            driver.record.ended()
+            raise
 
     # Streams
 
     def open(self, *, type: int | None = None, priority: int = 0, eager: bool = False) -> Stream:
-        with self._driver.lock:
-            stream = self._core.open(type=type, priority=priority, eager=eager)
-            if eager:
-                self._driver.settle()
-        return Stream(self, self._driver, stream)
+        return self._driver.ask(self._open, type, priority, eager)
+
+    def _open(self, type: int | None, priority: int, eager: bool) -> Stream:
+        core = self._core.open(type=type, priority=priority, eager=eager)
+        if eager:
+            self._driver.flush()
+        return Stream(self, self._driver, self._opened(core))
 
     def accept(self, timeout: float | None = None) -> Stream:
         """Wait for the next stream that the peer opens, and return it.
@@ -83,11 +89,29 @@ class Session(BaseSession[Stream]):
             TimeoutError: none came in that time; the next call may still get it.
             SessionError: the session is closing or has ended, and no stream waits.
         """
-        deadline = deadline_of(timeout)
-        with self._driver.lock:
-            while (stream := self._take()) is None:
-                self._wait(deadline)
+        return self._accept(self._take, deadline_of(timeout))
+
+    def _accept(self, take: Callable[[], Stream | None], deadline: float | None) -> Stream:
+        """Take a step again and again until it gives a stream, and wait in between."""
+        self._check_taker()
+        driver = self._driver
+        waiter = Waiter()
+        try:
+            driver.sleepers.add(waiter)
+            while (stream := driver.ask(self._take_or_enlist, take, waiter)) is None:
+                if not waiter.wait(deadline):
+                    raise TimeoutError("timed out")
             return stream
+        except BaseException:
+            driver.sleepers.discard(waiter)
+            if waiter in self._called:  # for a stream that another one can have
+                self._called.discard(waiter)
+                driver.later(self._call_acceptors)
+            raise
+        finally:
+            self._acceptors.pop(waiter, None)
+            driver.sleepers.discard(waiter)
+            self._called.discard(waiter)
 
     def __iter__(self) -> Self:
         return self
@@ -96,7 +120,7 @@ class Session(BaseSession[Stream]):
         try:
             return self.accept()
         except SessionError:
-            if self._ended_cleanly():
+            if self._ended_in_order():
                 raise StopIteration from None
             raise
 
@@ -122,40 +146,35 @@ class Session(BaseSession[Stream]):
                 each. Set a limit for peers you don't trust, unless handlers wait for each other.
 
         Returns:
-            when the session has ended in order and the handlers are done.
+            when the session has ended in order and the handlers are done. Those that go on for
+            `Config.close_timeout` after its end are left to themselves, which is logged.
 
         Raises:
-            SessionError: the session ended otherwise; the handlers are done then too.
+            SessionError: the session ended otherwise; the handlers are done, or left, then too.
             RuntimeError: the executor takes no more, as after its `shutdown`.
         """
-        slots = threading.Semaphore(limit) if limit is not None else None
+        self._check_taker()
         running: Running[Stream] = Running()
         workers = Workers("muxado stream")
-
-        def done(stream: Stream) -> None:
-            # Twice, if an executor runs what it has refused.
-            if running.remove(stream) and slots is not None:
-                slots.release()
 
         def handle(stream: Stream) -> None:
             try:
                 with stream:
                     handler(stream)
-            except MuxadoError as exc:
-                logger.info("stream %d of %r: %s", stream.id, self, exc)
-            except Exception:
-                logger.exception("the handler of stream %d of %r failed", stream.id, self)
+            except Exception as exc:
+                log_stream_failure(stream, exc)
             finally:
-                done(stream)
+                running.remove(stream)
 
         def refuse(stream: Stream) -> None:
             stream.reset(ErrorCode.STREAM_REFUSED)
-            done(stream)
+            running.remove(stream)
 
+        self._serving += 1
         try:
             while True:
-                if slots is not None:
-                    slots.acquire()
+                if limit is not None:
+                    running.wait(below=limit)
                 stream = self.accept()
                 running.add(stream)
                 try:
@@ -170,10 +189,13 @@ class Session(BaseSession[Stream]):
                     logger.warning("no thread for stream %d of %r: %s", stream.id, self, exc)
                 del stream
         except SessionError:
-            running.wait()
-            if not self._ended_cleanly():
+            if not running.wait(self.config.close_timeout):
+                left = len(running.members())
+                logger.warning("%r has ended; %d handlers of its streams go on: left", self, left)
+            if not self._ended_in_order():
                 raise
         finally:
+            self._serving -= 1
             workers.close()
 
     def listener(self) -> StreamListener:
@@ -182,13 +204,26 @@ class Session(BaseSession[Stream]):
         Its `accept()` gives `(stream, address)`, and its `fileno()` is readable while streams
         wait. Every call gives the same one, until that is closed.
         """
+        self._check_taker()
         driver = self._driver
         with driver.lock:
             if self._listener is None or self._listener.fileno() < 0:
-                self._listener = StreamListener(self)
-                self._listener._refresh()
-                driver.listener = weakref.ref(self._listener)
+                self._listener = StreamListener(
+                    self, driver, self._take, self._accept, self._wake_acceptors
+                )
+                self._listener.refresh()
+                driver.show_waiting(_weakly(self._listener.refresh))
             return self._listener
+
+    def _takes_streams(self) -> str | None:
+        if self._serving:
+            return "serve"
+        if self._listener is not None and self._listener.fileno() >= 0:
+            return "a listener"
+        return "accept" if self._acceptors or self._called else None
+
+    def _next_stream(self) -> Stream | None:
+        return self._driver.ask(self._take)
 
     # Looking
 
@@ -204,20 +239,25 @@ class Session(BaseSession[Stream]):
             SessionError: the session is closing or has ended.
         """
         core = self._core
+        driver = self._driver
         deadline = deadline_of(timeout)
-        with self._driver.lock:
-            number = core.ping()
-            self._driver.settle()
-            while not core.pong(number):
-                self._wait(deadline)
-            return core.liveness.rtt
+        number = driver.ask(self._ping)
+        if not self._wait_for(lambda: driver.ask(core.pong, number), deadline):
+            raise TimeoutError("timed out")
+        return core.liveness.rtt
+
+    def _ping(self) -> int:
+        number = self._core.ping()
+        self._driver.flush()
+        return number
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._info.get(name, default)
 
     def stats(self) -> SessionStats:
         with self._driver.lock:
-            return super().stats()
+            stats = super().stats()
+        return stats
 
     # The end
 
@@ -228,23 +268,19 @@ class Session(BaseSession[Stream]):
         `Config.close_timeout` at most.
 
         Args:
-            timeout: seconds for the open streams; then the session is aborted. None waits
-                for as long as they take.
+            timeout: seconds for the open streams; then the session is aborted, and
+                `close_reason` says how many were left. None waits for as long as they take.
         """
         deadline = deadline_of(timeout)
-        with self._driver.lock:
-            self._core.shut_down()
-            self._driver.settle()
-            try:
-                while not self._drained and not self.closed:
-                    self._wait(deadline)
-            except TimeoutError:
-                self._core.abort(ErrorCode.NO_ERROR, monotonic())
-                self._driver.settle()
+        _ = self._driver.lock  # raises inside another call
+        self._driver.do(self._core.shut_down)
+        if not self._wait_for(lambda: self._drained or self.closed, deadline):
+            assert timeout is not None
+            self._do(self._time_is_up, timeout)
         self.close()
         self.wait_closed()
 
-    def wait_closed(self, timeout: float | None = None) -> None:
+    def wait_closed(self, timeout: float | None = None) -> CloseReason:
         """Wait until the session has ended and its socket is closed.
 
         It ends nothing itself: `close`, `abort` or the peer does.
@@ -252,13 +288,16 @@ class Session(BaseSession[Stream]):
         Args:
             timeout: seconds to wait; None: for as long as it takes.
 
+        Returns:
+            why the session ended, which is `close_reason` from then on.
+
         Raises:
             TimeoutError: it took longer; nothing is changed by that.
         """
         deadline = deadline_of(timeout)
-        with self._driver.lock:
-            while not self._driver.gone:
-                self._wait(deadline)
+        if not self._wait_for(lambda: self._driver.gone, deadline):
+            raise TimeoutError("timed out")
+        return self._reason()
 
     def __enter__(self) -> Self:
         return self
@@ -272,84 +311,101 @@ class Session(BaseSession[Stream]):
         if exc_type is None:
             self.close()
         else:
-            self.abort(0 if not issubclass(exc_type, Exception) else ErrorCode.INTERNAL_ERROR)
+            self.abort(code_of(exc_type))
         self.wait_closed()
 
     def __del__(self) -> None:
+        if not hasattr(self, "_listener"):
+            return  # a signal's handler has raised inside __init__, before the thread was started
         if self.closed or sys.is_finalizing():
             return
         try:
             message = f"unclosed session {self!r}"
             warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
-            self._driver.later(self._core.abort, ErrorCode.NO_ERROR, monotonic())
+            self._driver.later(self._core.abort, ErrorCode.INTERNAL_ERROR, monotonic())
 
     # With the driver's lock held
 
     def _notify(self, events: int) -> None:
         if events & DRAINED:
             self._drained = True
-        self._wake_waiters()
+        if events & GOAWAY:
+            self._tell_draining()
+        if events & ACCEPTABLE:
+            if self._on_stream is not None:
+                self._call_soon(self._deliver)
+            self._call_acceptors()
+        over = not events or events & ENDING
+        if over or events & (ANSWERED | DRAINED):
+            self._wake_waiters()
+        if over:
+            self._wake_acceptors()
 
     def _take(self) -> Stream | None:
         stream = self._core.accept()
         if stream is None:
             return None
         self._driver.accepted()
-        return Stream(self, self._driver, stream)
+        return Stream(self, self._driver, self._opened(stream))
+
+    def _take_or_enlist(self, take: Callable[[], Stream | None], waiter: Waiter) -> Stream | None:
+        self._called.discard(waiter)
+        stream = take()
+        if stream is None:
+            self._acceptors[waiter] = None
+        else:
+            self._call_acceptors()
+        return stream
+
+    def _call_acceptors(self) -> None:
+        """Wake as many of the calls that wait for a stream as there are streams, and no more."""
+        called = self._called
+        sleepers = self._driver.sleepers
+        while self._acceptors and len(called) < self._core.acceptable:
+            waiter, _ = self._acceptors.popitem(last=False)
+            if waiter in sleepers:
+                called.add(waiter)
+                waiter.wake()
 
     def _wake_waiters(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        for waiter in list(self._waiters):
             waiter.wake()
 
-    def _wait(self, deadline: float | None) -> None:
+    def _wake_acceptors(self) -> None:
+        for waiter in list(self._acceptors):
+            waiter.wake()
+
+    # Without it
+
+    def _wait_for(self, test: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait until something that only looks gives True; return False if the time was up."""
+        _ = self._driver.lock  # raises inside another call, which would never end
         waiter = Waiter()
-        self._waiters.append(waiter)
         try:
-            if not self._driver.wait(waiter, deadline):
-                raise TimeoutError("timed out")
+            # First, so that no wake-up is missed between the look and the wait.
+            self._waiters.add(waiter)
+            while not test():
+                if not waiter.wait(deadline):
+                    return False
+            return True
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._waiters.discard(waiter)
 
     def _do(self, step: Callable[..., object], *args: object) -> None:
         self._driver.do(step, *args)
 
-
-def client(sock: socket.socket, *, config: Config | None = None) -> Session:
-    """Make a session over a connected socket, as its client. It does not wait.
-
-    Args:
-        sock: the socket, which may be an `ssl.SSLSocket` after its handshake. It is the session's
-            from then on, which makes it non-blocking and closes it.
-        config: the session's settings; `Config()` by default.
-
-    Returns:
-        the session, to be closed, or used with `with`.
-
-    Raises:
-        RuntimeError: no thread can be started for it; the socket is still the caller's.
-    """
-    return _over(sock, client=True, config=config)
+    def _call_soon(self, callback: Callable[[], object]) -> None:
+        self._driver.call_soon(callback)
 
 
-def server(sock: socket.socket, *, config: Config | None = None) -> Session:
-    """Make a session over a connected socket, as its server. It does not wait.
+def _weakly(method: Callable[P, object]) -> Callable[P, None]:
+    """Return a function that calls a bound method for as long as its object is alive."""
+    reference = weakref.WeakMethod(method)
 
-    Args:
-        sock: the socket, as for `client`.
-        config: the session's settings; `Config()` by default.
+    def call(*args: P.args, **kwds: P.kwargs) -> None:
+        found = reference()
+        if found is not None:
+            found(*args, **kwds)
 
-    Returns:
-        the session, to be closed, or used with `with`.
-
-    Raises:
-        RuntimeError: no thread can be started for it; the socket is still the caller's.
-    """
-    return _over(sock, client=False, config=config)
-
-
-def _over(sock: socket.socket, *, client: bool, config: Config | None) -> Session:
-    core = CoreSession(client=client, config=config or Config(), now=monotonic())
-    return Session(Driver(core, sock))
+    return call

@@ -1,25 +1,30 @@
-"""A stream for threads: used like a `socket.socket`."""
+"""A stream for threads: reading, writing and ending, with the lock held for each step.
+
+A call takes a step under the driver's lock, and waits without it. The driver's module tells why a
+step says when it changes the core. `recv` and `send`, the calls that are made most, have the code
+of `Driver.ask` in their own bodies, to save the call.
+"""
 
 from __future__ import annotations
 
 import errno
-import io
 import os
 import socket
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from time import monotonic
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING
 
-from ..core import CoreStream
-from ..core.states import CLOSED
+from ..core import CLOSED, CoreStream
 from ..errors import ErrorCode, StreamBusy, UsageError
-from ..shell import BaseStream
+from ..front_end import as_bytes, code_of
 from .bridge import bridge
-from .driver import Driver
-from .locks import Waiter, deadline_of, held_here
+from .driver import Callback, Driver
+from .locks import Waiter, deadline_of
+from .socket_calls import Buffer, SocketCalls
 
 if TYPE_CHECKING:
     from typing import Self
@@ -28,17 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Stream"]
 
-Buffer = bytes | bytearray | memoryview
 ExceptionType = type[BaseException]  # in the class, `type` is the stream's
 
-SENDFILE_SIZE = 256 * 1024
 
-
-class NoDescriptor(UsageError, io.UnsupportedOperation):
-    """A stream was asked for a file descriptor; as of other files without one."""
-
-
-class Stream(BaseStream["Session"]):
+class Stream(SocketCalls):
     """One stream of a `Session`, from its `open()` or `accept()`; used like a `socket.socket`.
 
     One thread may read while another writes; any may close it, which wakes the others.
@@ -53,14 +51,22 @@ class Stream(BaseStream["Session"]):
         self._session = session
         self._driver = driver
         self._core = core
-        self._timeout: float | None = socket.getdefaulttimeout()
-        self._turn = threading.RLock()  # held by the one writer that waits for room
-        self._crowded = False  # there is such a writer: no other goes first
+        self._writers: list[Waiter] = []  # that wait for room, in the order of their turns
+        self._owing = False  # a read has taken bytes, and not returned yet
         self._input_shut = False  # by shutdown(SHUT_RD)
-        self._io_refs = 0  # files made of this stream, as the standard library counts them
-        self._closed = False
+        self._init_socket()
 
     # Reading
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether the peer has reset the stream, so that a handler need not go on.
+
+        It is for handlers that work long without reading or writing; the next read or write raises
+        `StreamReset` anyway, once what came before the reset has been read.
+        """
+        core = self._core
+        return core.reset_code >= 0 and core.reset_by_peer
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """Read up to `bufsize` bytes.
@@ -81,23 +87,9 @@ class Stream(BaseStream["Session"]):
         """
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
-        if flags == socket.MSG_WAITALL:
-            return self._recv_all(bufsize)
-        if flags:
-            raise UsageError("a stream knows no receive flag but MSG_WAITALL")
-        if not bufsize:
-            return b""
-        core = self._core
-        driver = self._driver
-        deadline = self._deadline()
-        with driver.lock:
-            while True:
-                data = core.read(bufsize)
-                if data or core.eof_received or self._input_shut:
-                    if core.granting:
-                        driver.settle()
-                    return data
-                self._wait_readable(deadline)
+        data = self._receive(bufsize, flags)
+        self._owing = False
+        return data
 
     def recv_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> int:
         """Read into a buffer.
@@ -120,48 +112,137 @@ class Stream(BaseStream["Session"]):
             raise TypeError("recv_into() needs a buffer that can be written to")
         if not 0 <= nbytes <= len(view):
             raise ValueError("nbytes must be from 0 to the buffer's length")
-        data = self.recv(nbytes or len(view), flags)
-        view[: len(data)] = data
-        return len(data)
+        data = self._receive(nbytes or len(view), flags)
+        count = len(data)
+        view[:count] = data
+        self._owing = False  # behind all calls, after which a signal's handler may raise
+        return count
 
-    def _recv_all(self, count: int) -> bytes:
+    def _receive(self, bufsize: int, flags: int) -> bytes:
+        """Read. The caller clears `_owing` when the bytes can't be lost any more."""
+        if flags and flags != socket.MSG_WAITALL:
+            raise UsageError("a stream knows no receive flag but MSG_WAITALL")
+        if not bufsize:
+            return b""
         core = self._core
         driver = self._driver
-        deadline = self._deadline()
-        with driver.lock:
-            while core.unread() < count and not core.eof_received and not self._input_shut:
-                if core.state == CLOSED or core.closed_here or core.session.closed_here:
-                    break
-                core.claim(count)
-                self._wait_readable(deadline)
-            data = core.read(count)
-            driver.settle()
-            return data
-
-    def _wait_readable(self, deadline: float | None) -> None:
-        """Wait, with the lock held, until more comes, or the end."""
-        core = self._core
-        driver = self._driver
-        if core.read_waiter is not None:
-            raise StreamBusy(f"another thread is reading from stream {self.id} already")
-        # The waiter is there before the flush, which may find that the connection is lost.
-        waiter = core.read_waiter = Waiter()
+        deadline = None if self._timeout is None else monotonic() + self._timeout
+        waiter: Waiter | None = None
         try:
-            core.announce()
-            driver.settle()
-            if not driver.wait(waiter, deadline):
-                raise self._timed_out()
+            while True:
+                with driver.lock:
+                    if driver.changing or self._owing:
+                        self._collapse()
+                    driver.changing = True
+                    try:
+                        if not flags or self._has(bufsize):
+                            data = core.read(bufsize)
+                            if data or flags or core.eof_received or self._input_shut:
+                                self._owing = len(data) > 0
+                                if core.granting or flags:
+                                    driver.flush()
+                                driver.changing = False
+                                return data
+                        waiter = self._await_input(waiter)
+                    except BaseException as exc:
+                        driver.cut_off(exc)
+                        raise
+                    driver.changing = False
+                if not waiter.wait(deadline):
+                    raise self._timed_out()
         finally:
-            if core.read_waiter is waiter:
-                core.read_waiter = None
+            if waiter is not None:
+                driver.sleepers.discard(waiter)
+
+    def _has(self, count: int) -> bool:
+        """Return whether so much has come, or no more will; with the lock held.
+
+        Otherwise the bytes that are here are paid for, so that the peer may send more than the
+        window lets in.
+        """
+        core = self._core
+        if core.unread() >= count or core.eof_received or self._input_shut:
+            return True
+        if core.state == CLOSED or core.closed_here or self._driver.core.closed_here:
+            return True
+        core.claim(count)
+        return False
+
+    def _await_input(self, waiter: Waiter | None) -> Waiter:
+        """Have a waiter woken when more comes, or the end; with the lock held."""
+        core = self._core
+        driver = self._driver
+        other = core.read_waiter
+        if other is not None and other is not waiter and other in driver.sleepers:
+            raise StreamBusy(f"another thread is reading from stream {self.id} already")
+        if waiter is None:
+            waiter = Waiter()
+            driver.sleepers.add(waiter)
+        # It is there before the flush, which may find that the connection is lost.
+        core.read_waiter = waiter
+        core.announce()
+        driver.flush()
+        return waiter
+
+    def _collapse(self) -> None:
+        """End the session, as a call was cut off, or a read when it had taken bytes already."""
+        self._driver.changing = True
+        self._driver.collapse()
+
+    def read_nowait(self, n: int, callback: Callable[[], object] | None = None) -> bytes | None:
+        data = self._driver.ask(self._read_step, n, callback)
+        self._owing = False
+        return data
+
+    def _read_step(self, n: int, callback: Callable[[], object] | None) -> bytes | None:
+        core = self._core
+        sleepers = self._driver.sleepers
+        if self._owing:
+            self._collapse()
+        if core.read_waiter in sleepers:
+            if not isinstance(core.read_waiter, Callback):
+                raise StreamBusy(f"another thread is reading from stream {self.id} already")
+            sleepers.discard(core.read_waiter)
+        if self._input_shut and not core.unread():
+            return b""
+        data = self._take_now(n, callback)
+        self._owing = bool(data)
+        self._driver.flush()
+        return data
+
+    def wait_readable(self) -> bool:
+        """Wait, reading nothing, until a read would return at once, or the session drains.
+
+        For servers that keep a connection open for a next request, and close it when none will
+        come.
+
+        Returns:
+            whether a read would return at once.
+
+        Raises:
+            TimeoutError: neither came within the timeout.
+            StreamBusy: another thread is reading.
+        """
+        self._driver.until(self._has_request, deadline_of(self._timeout))
+        return self.readable()
+
+    def _has_request(self, waiter: Waiter) -> bool:
+        if self._core.readable() or self._session.draining:
+            return True
+        self._await_input(waiter)
+        return False
+
+    def wake_reader(self) -> None:
+        """Let a thread look again that waits in `wait_readable`, without waiting here."""
+        self._do(self._core.wake_reader)
 
     # Writing
 
     def send(self, data: Buffer, flags: int = 0) -> int:
         """Queue `data`, all of it, after waiting until `Config.write_high_water` allows.
 
-        In the midst of another call of the same thread, as from a signal's handler, it waits for
-        nothing, and an error is only logged.
+        Inside another call of the same thread, as from a signal's handler, it waits for nothing,
+        and an error is only logged.
 
         Args:
             data: what to send; it may be changed afterwards.
@@ -179,92 +260,95 @@ class Stream(BaseStream["Session"]):
         """
         if flags:
             raise UsageError("a stream knows no send flags")
-        chunk = data if isinstance(data, bytes) else bytes(memoryview(data))
+        chunk = data if isinstance(data, bytes) else as_bytes(data)
+        size = len(chunk)
         core = self._core
         driver = self._driver
         if driver.busy():
             # A file that is collected flushes itself, and a signal's handler may say something.
             driver.later(core.write, chunk)
-            return len(chunk)
-        deadline = self._deadline()
+            return size
         with driver.lock:
-            core.check_writable()  # first: in a forked child nobody gives the turn back
-            if not self._crowded and core.queued() < core.session.config.write_high_water:
-                core.write(chunk)
-                driver.settle()
-                return len(chunk)
-        if held_here(self._turn):  # a signal's handler, while this very thread waits below
+            if driver.changing:
+                driver.collapse()
+            core.check_writable()
+            if not self._writers and not core.write_full():
+                driver.changing = True
+                try:
+                    core.write(chunk)
+                    driver.flush()
+                except BaseException as exc:
+                    driver.cut_off(exc)
+                    raise
+                driver.changing = False
+                return size  # no call here: nothing may come between it and the lock's release
+        here = threading.get_ident()
+        waiting = driver.sleepers.intersection(self._writers)
+        if any(writer.thread == here for writer in waiting):
+            # A signal's handler, while this very thread waits below.
             driver.later(core.write, chunk)
-            return len(chunk)
-        if not self._turn.acquire(timeout=-1 if self._timeout is None else self._timeout):
-            raise self._timed_out()
-        try:
-            with driver.lock:
-                self._crowded = True
-                core.check_writable()
-                while core.queued() >= core.session.config.write_high_water:
-                    self._wait_writable(deadline)
-                core.write(chunk)
-                driver.settle()
-        finally:
-            self._crowded = False
-            self._turn.release()
-        return len(chunk)
+        else:
+            self._send_in_turn(chunk)
+        return size
 
-    def _wait_writable(self, deadline: float | None) -> None:
+    def write_nowait(self, data: Buffer, callback: Callable[[], object] | None = None) -> bool:
+        chunk = data if isinstance(data, bytes) else as_bytes(data)
+        return self._driver.ask(self._write_step, chunk, callback)
+
+    def _write_step(self, chunk: bytes, callback: Callable[[], object] | None) -> bool:
         core = self._core
-        waiter = core.write_waiter = Waiter()
+        sleepers = self._driver.sleepers
+        if not sleepers.isdisjoint(self._writers):
+            raise StreamBusy(f"another thread waits to write to stream {self.id}")
+        if isinstance(core.write_waiter, Callback):
+            sleepers.discard(core.write_waiter)
+        taken = self._write_now(chunk, callback)
+        self._driver.flush()
+        return taken
+
+    def _send_in_turn(self, chunk: bytes) -> None:
+        """Write after the calls that wait for room already."""
+        driver = self._driver
+        deadline = deadline_of(self._timeout)
+        turn = Waiter()
         try:
-            if not self._driver.wait(waiter, deadline):
-                raise self._timed_out()
+            driver.sleepers.add(turn)
+            while not driver.ask(self._write_in_turn, turn, chunk):
+                if not turn.wait(deadline):
+                    raise self._timed_out()
+        except BaseException:
+            driver.sleepers.discard(turn)
+            driver.later(self._next_turn)
+            raise
         finally:
-            core.write_waiter = None
+            driver.sleepers.discard(turn)
+
+    def _write_in_turn(self, turn: Waiter, chunk: bytes) -> bool:
+        core = self._core
+        driver = self._driver
         core.check_writable()
+        writers = self._writers
+        if turn not in writers:
+            writers.append(turn)
+        if writers[0] is not turn:
+            return False
+        if core.write_full():
+            if isinstance(core.write_waiter, Callback) and core.write_waiter in driver.sleepers:
+                raise StreamBusy(f"a callback waits to write to stream {self.id}")
+            core.write_waiter = turn
+            return False
+        core.write(chunk)
+        del writers[0]
+        self._next_turn()
+        driver.flush()
+        return True
 
-    def sendall(self, data: Buffer, flags: int = 0) -> None:
-        """Queue all of `data`; its bytes stay together. It takes and raises what `send` does."""
-        self.send(data, flags)
-
-    def sendmsg(self, buffers: Iterable[Buffer]) -> int:
-        """Queue several buffers as one write; return how many bytes that was.
-
-        Args:
-            buffers: what to send, one after another.
-
-        It raises as `send`.
-        """
-        return self.send(b"".join(buffers))
-
-    def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
-        """Send a file's bytes; return how many were queued.
-
-        Args:
-            file: a binary file; its position says afterwards how much was queued, also if
-                this raises.
-            offset: where in the file to begin, in bytes; 0: at its position.
-            count: bytes, how many at most; None: up to the file's end.
-
-        Raises:
-            ValueError: `count` is negative.
-
-        Otherwise it raises as `send`; the timeout is for each piece of 256 KiB.
-        """
-        if count is not None and count < 0:
-            raise ValueError("count must not be negative")
-        if offset:
-            file.seek(offset)
-        sent = 0
-        try:
-            while count is None or sent < count:
-                size = SENDFILE_SIZE if count is None else min(SENDFILE_SIZE, count - sent)
-                data = file.read(size)
-                if not data:
-                    break
-                sent += self.send(data)
-        finally:
-            if file.seekable():
-                file.seek(offset + sent)
-        return sent
+    def _next_turn(self) -> None:
+        """Wake the first call that still waits for room."""
+        sleepers = self._driver.sleepers
+        self._writers = [writer for writer in self._writers if writer in sleepers]
+        if self._writers:
+            self._writers[0].wake()
 
     # Ending
 
@@ -294,26 +378,6 @@ class Stream(BaseStream["Session"]):
         """Half-close: send FIN after what is queued. Reading goes on. Harmless if repeated."""
         self.shutdown(socket.SHUT_WR)
 
-    def close(self) -> None:
-        """Close both directions; what was written still goes out. Harmless if repeated.
-
-        A stream with files made of it (`makefile`) closes with the last of them, as a socket
-        does. Unread data is dropped, and a peer that goes on writing is told with a RST.
-        """
-        self._closed = True
-        if self._io_refs <= 0:
-            self._real_close()
-
-    def _real_close(self) -> None:
-        self._do(self._core.close)
-
-    def _decref_socketios(self) -> None:
-        # The name is the standard library's: socket.SocketIO calls it when it is closed.
-        if self._io_refs > 0:
-            self._io_refs -= 1
-        if self._closed:
-            self.close()
-
     def wait_closed(self, timeout: float | None = None) -> None:
         """Wait until the FIN was handed over, or the stream failed; not for the peer's FIN.
 
@@ -323,10 +387,7 @@ class Stream(BaseStream["Session"]):
         Raises:
             TimeoutError: it took longer; nothing is changed by that.
         """
-        deadline = deadline_of(timeout)
-        with self._driver.lock:
-            while not self._core.finished():
-                self._wait_end(deadline)
+        self._driver.until(self._finished, deadline_of(timeout))
 
     def wait_reset(self, timeout: float | None = None) -> int | None:
         """Wait until the stream is over; return its reset code, None if it ended in order.
@@ -338,25 +399,19 @@ class Stream(BaseStream["Session"]):
             TimeoutError: it took longer; nothing is changed by that.
             SessionError: the session ended first.
         """
-        core = self._core
-        deadline = deadline_of(timeout)
-        with self._driver.lock:
-            while core.state != CLOSED:
-                self._wait_end(deadline)
-            return core.outcome()
+        self._driver.until(self._over, deadline_of(timeout))
+        return self._driver.ask(self._core.outcome)
 
-    def _wait_end(self, deadline: float | None) -> None:
-        core = self._core
-        waiter = Waiter()
-        if core.end_waiters is None:
-            core.end_waiters = []
-        core.end_waiters.append(waiter)
-        try:
-            if not self._driver.wait(waiter, deadline):
-                raise TimeoutError("timed out")
-        finally:
-            if core.end_waiters is not None and waiter in core.end_waiters:
-                core.end_waiters.remove(waiter)
+    def _finished(self, waiter: Waiter) -> bool:
+        return self._core.finished() or self._await_end(waiter)
+
+    def _over(self, waiter: Waiter) -> bool:
+        return self._core.state == CLOSED or self._await_end(waiter)
+
+    def _await_end(self, waiter: Waiter) -> bool:
+        """Have a waiter woken at the end, and return that it is not yet; with the lock held."""
+        self._core.await_end(waiter, self._driver.sleepers)
+        return False
 
     def __enter__(self) -> Self:
         return self
@@ -370,10 +425,8 @@ class Stream(BaseStream["Session"]):
         if exc_type is None:
             self.close()
             self._linger()
-        elif issubclass(exc_type, Exception):
-            self.reset(ErrorCode.INTERNAL_ERROR)
         else:
-            self.reset(ErrorCode.STREAM_CANCELLED)
+            self.reset(code_of(exc_type))
 
     def _linger(self) -> None:
         """Wait while more is queued than the peer's window lets out, within the timeout."""
@@ -387,114 +440,21 @@ class Stream(BaseStream["Session"]):
             raise
 
     def __del__(self) -> None:
+        if not hasattr(self, "_closed"):
+            return  # a signal's handler has raised inside __init__
         core = self._core
         if not core.holds_something() or sys.is_finalizing():
             return
-        # The collector may come here in the midst of a call: the I/O thread does the rest.
-        if self._closed:  # and only a file, which is dropped too, has kept it open
+        # The collector may interrupt another call to come here: the I/O thread does the rest.
+        # Closed here, with only a file, which is dropped too, to keep it open; or over already.
+        if self._closed or core.state == CLOSED:
             self._driver.later(core.close)
             return
         try:
-            if core.state != CLOSED:
-                message = f"unclosed stream {self!r}"
-                warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+            message = f"unclosed stream {self!r}"
+            warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
         finally:
-            self._driver.later(core.reset, ErrorCode.STREAM_CANCELLED)
-
-    # The rest of a socket
-
-    def settimeout(self, timeout: float | None) -> None:
-        """Set how long `recv`, `send` and their kin may wait.
-
-        Args:
-            timeout: seconds, after which they raise TimeoutError and leave the stream as it was;
-                0: they raise BlockingIOError instead of waiting; None: they wait for ever.
-
-        Raises:
-            ValueError: it is negative.
-        """
-        if timeout is not None and timeout < 0:
-            raise ValueError("Timeout value out of range")
-        self._timeout = timeout
-
-    def gettimeout(self) -> float | None:
-        """Return the timeout in seconds, None if there is none."""
-        return self._timeout
-
-    @property
-    def timeout(self) -> float | None:
-        """The timeout in seconds, None if there is none."""
-        return self._timeout
-
-    def setblocking(self, flag: bool) -> None:
-        """True: wait for ever; False: never wait (`BlockingIOError` instead)."""
-        self._timeout = None if flag else 0.0
-
-    def getblocking(self) -> bool:
-        """Return whether calls may wait."""
-        return self._timeout != 0.0
-
-    def makefile(
-        self,
-        mode: str = "r",
-        buffering: int | None = None,
-        *,
-        encoding: str | None = None,
-        errors: str | None = None,
-        newline: str | None = None,
-    ) -> IO[Any]:
-        """Return a file of this stream, as `socket.socket.makefile` does.
-
-        The stream stays open until it and all of its files are closed. The stream's timeout
-        is the file's too.
-
-        Args:
-            mode: "r", "w" or both, for text; with a "b", for bytes.
-            buffering: the buffer's size in bytes; 0: none, only for bytes. By default it is
-                `io.DEFAULT_BUFFER_SIZE`.
-            encoding: of text, as `open` has it.
-            errors: what to do with text that can't be encoded or decoded, as `open` has it.
-            newline: how line ends are translated, as `open` has it.
-
-        Raises:
-            ValueError: there is no such mode, or text without a buffer was asked for.
-        """
-        if not set(mode) <= {"r", "w", "b"}:
-            raise ValueError(f"invalid mode {mode!r} (only r, w, b allowed)")
-        writing = "w" in mode
-        reading = "r" in mode or not writing
-        raw_mode = "rw" if reading and writing else "r" if reading else "w"
-        raw = socket.SocketIO(cast(socket.socket, self), raw_mode)  # type: ignore[arg-type]
-        self._io_refs += 1
-        if buffering is None or buffering < 0:
-            buffering = io.DEFAULT_BUFFER_SIZE
-        if buffering == 0:
-            if "b" not in mode:
-                raise ValueError("unbuffered streams must be binary")
-            return cast(IO[Any], raw)
-        buffer: io.BufferedRWPair | io.BufferedReader | io.BufferedWriter
-        if reading and writing:
-            buffer = io.BufferedRWPair(raw, raw, buffering)
-        elif reading:
-            buffer = io.BufferedReader(raw, buffering)
-        else:
-            buffer = io.BufferedWriter(raw, buffering)
-        if "b" in mode:
-            return cast(BinaryIO, buffer)
-        text = io.TextIOWrapper(cast(BinaryIO, buffer), encoding, errors, newline)
-        text.mode = mode  # type: ignore[misc]
-        return text
-
-    def fileno(self) -> int:
-        """Raise: a stream shares its connection's descriptor with all others.
-
-        Raises:
-            UsageError: always, and it is an `io.UnsupportedOperation` too; see `to_socket`.
-        """
-        raise NoDescriptor(
-            "a stream has no file descriptor of its own: use to_socket() for a library that"
-            " needs one, or Session.listener() to wait for streams with select"
-        )
+            self._driver.abandon(core)
 
     def to_socket(self) -> socket.socket:
         """Give the stream away for a real socket that carries its bytes.
@@ -509,29 +469,13 @@ class Stream(BaseStream["Session"]):
         """
         return bridge(self)
 
-    def getpeername(self) -> Any:
-        """Return the peer's address, as the session's socket gives it."""
-        return self._session.remote_address
-
-    def getsockname(self) -> Any:
-        """Return this end's address, as the session's socket gives it."""
-        return self._session.local_address
-
-    @property
-    def family(self) -> socket.AddressFamily:
-        """The address family of the session's socket."""
-        return self._driver.family
-
-    def setsockopt(self, *args: Any) -> None:
-        """Do nothing: an option would concern every stream of the connection."""
-
     # Helpers
+
+    def _waiter_for(self, callback: Callable[[], object]) -> object:
+        return Callback(self._driver, callback)
 
     def _do(self, step: Callable[..., object], *args: object) -> None:
         self._driver.do(step, *args)
-
-    def _deadline(self) -> float | None:
-        return deadline_of(self._timeout)
 
     def _timed_out(self) -> OSError:
         if self._timeout == 0:

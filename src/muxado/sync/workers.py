@@ -1,4 +1,4 @@
-"""Threads for the handlers of streams, used again: starting one costs more than a request."""
+"""A cache of worker threads for the handlers of streams: starting one costs more than a request."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Generic, TypeVar
 
+from .locks import Waiter, deadline_of
+
 T = TypeVar("T")
 
-IDLE_TIME = 10.0  # seconds, after which a thread that nothing was found for ends
+IDLE_TIME = 10.0  # seconds, after which a thread without a job ends
 
 
 class Workers:
@@ -23,7 +25,9 @@ class Workers:
     def __init__(self, name: str) -> None:
         self._name = name
         self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)  # counts the threads that no job is meant for
+        # One item for each thread that no job is meant for. The standard library's semaphore would
+        # stay locked if a signal's handler raised inside of it.
+        self._idle: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def submit(self, job: Callable[[], object]) -> None:
         """Run a job, which raises no `Exception`, in a thread that has nothing else to do.
@@ -31,7 +35,7 @@ class Workers:
         Raises:
             RuntimeError: no thread can be started.
         """
-        if not self._idle.acquire(blocking=False):
+        if not self._take_idle():
             threading.Thread(target=self._work, name=self._name, daemon=True).start()
         self._jobs.put(job)
 
@@ -44,7 +48,7 @@ class Workers:
             try:
                 job = self._jobs.get(timeout=IDLE_TIME)
             except queue.Empty:
-                if self._idle.acquire(blocking=False):
+                if self._take_idle():
                     return
                 continue  # a job for this thread is on its way
             if job is None:
@@ -52,7 +56,15 @@ class Workers:
                 return
             job()
             del job  # it holds a stream
-            self._idle.release()
+            self._idle.put(None)
+
+    def _take_idle(self) -> bool:
+        """Return whether there was a thread without a job, and count it out."""
+        try:
+            self._idle.get_nowait()
+        except queue.Empty:
+            return False
+        return True
 
 
 def submit_to(executor: Executor, job: Callable[[], object], dropped: Callable[[], object]) -> None:
@@ -62,40 +74,56 @@ def submit_to(executor: Executor, job: Callable[[], object], dropped: Callable[[
         RuntimeError: the executor was shut down, or has no thread; it may run the job all the same.
     """
 
-    def settle(done: Future[object]) -> None:
+    def check(done: Future[object]) -> None:
         if done.cancelled():
             dropped()
 
-    executor.submit(job).add_done_callback(settle)
+    executor.submit(job).add_done_callback(check)
 
 
 class Running(Generic[T]):
-    """What is under way, and the wait until nothing is."""
+    """The handlers that run, or the sessions, and a way to wait until there are fewer.
+
+    A signal's handler may raise in each of its calls, and leaves no lock taken.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
         self._members: set[T] = set()
+        self._waiters: set[Waiter] = set()
 
     def add(self, member: T) -> None:
         """Count one in."""
-        with self._changed:
-            self._members.add(member)
+        self._members.add(member)
 
     def remove(self, member: T) -> bool:
         """Count one out; return False if it had been already."""
-        with self._changed:
-            if member not in self._members:
-                return False
+        try:
             self._members.remove(member)
-            self._changed.notify_all()
-            return True
+        except KeyError:
+            return False
+        for waiter in list(self._waiters):
+            waiter.wake()
+        return True
 
     def members(self) -> list[T]:
-        """Return what is under way now."""
-        with self._changed:
-            return list(self._members)
+        """Return those that run now."""
+        return list(self._members)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is under way; return False if that took longer than `timeout`."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._members, timeout)
+    def wait(self, timeout: float | None = None, *, below: int = 1) -> bool:
+        """Wait until none runs; return False if that took longer than `timeout`.
+
+        Args:
+            timeout: seconds; None: as long as it takes.
+            below: wait only until there are fewer than this.
+        """
+        deadline = deadline_of(timeout)
+        waiter = Waiter()
+        try:
+            # First, so that no wake-up is missed between the look and the wait.
+            self._waiters.add(waiter)
+            while len(self._members) >= below:
+                if not waiter.wait(deadline):
+                    return False
+            return True
+        finally:
+            self._waiters.discard(waiter)

@@ -1,6 +1,6 @@
-"""Pairs of connected sessions within one process, to test your own protocols with.
+"""Pairs of connected sessions in one process, for tests of your own protocols.
 
-They are real sessions, with no address, no port and no network between them. Each gives
+They are real sessions, but need no address, port or network. Each gives
 ``(client_session, server_session)``::
 
     with muxado.testing.sync_pair() as (client, server):
@@ -8,85 +8,12 @@ They are real sessions, with no address, no port and no network between them. Ea
 
 Leaving the block closes both sessions in order, or aborts them if it raises.
 
-Under trio the bytes go through trio's own streams in memory, which need no time. asyncio's
-transports and the front end for threads are made for sockets; theirs go through a
-`socket.socketpair()`, which is a buffer in the kernel's memory, so that backpressure, half-closes
-and wake-ups in a test are the ones that your program will meet.
+Under trio the bytes go through trio's own streams in memory, which take no time. asyncio's
+transports and the front end for threads need sockets, so they use a `socket.socketpair()`, a
+buffer in the kernel's memory. Backpressure, half-closes and wake-ups in a test are therefore the
+same as in your program.
 """
 
-from __future__ import annotations
-
-import asyncio
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
-
-from .. import asyncio as muxado_asyncio
-from .. import sync as muxado_sync
-from ..config import Config
-
-if TYPE_CHECKING:
-    from .. import trio as muxado_trio
+from .pairs import asyncio_pair, sync_pair, trio_pair
 
 __all__ = ["asyncio_pair", "sync_pair", "trio_pair"]
-
-
-@asynccontextmanager
-async def asyncio_pair(
-    config: Config | None = None, *, server_config: Config | None = None
-) -> AsyncIterator[tuple[muxado_asyncio.Session, muxado_asyncio.Session]]:
-    """Connect two sessions in the running event loop, over a pair of sockets.
-
-    Args:
-        config: the settings of both.
-        server_config: the server's, if they differ; the window and `typed` must not.
-    """
-    near, far = socket.socketpair()
-    client = muxado_asyncio.client(*await asyncio.open_connection(sock=near), config=config)
-    server = muxado_asyncio.server(
-        *await asyncio.open_connection(sock=far), config=server_config or config
-    )
-    async with client, server:
-        yield client, server
-
-
-@contextmanager
-def sync_pair(
-    config: Config | None = None, *, server_config: Config | None = None
-) -> Iterator[tuple[muxado_sync.Session, muxado_sync.Session]]:
-    """Connect two sessions for threads, over a pair of sockets.
-
-    Args:
-        config: the settings of both.
-        server_config: the server's, if they differ; the window and `typed` must not.
-    """
-    near, far = socket.socketpair()
-    client = muxado_sync.client(near, config=config)
-    server = muxado_sync.server(far, config=server_config or config)
-    with client, server:
-        yield client, server
-
-
-@asynccontextmanager
-async def trio_pair(
-    config: Config | None = None, *, server_config: Config | None = None
-) -> AsyncIterator[tuple[muxado_trio.Session, muxado_trio.Session]]:
-    """Connect two sessions in a trio program, over trio's `memory_stream_pair()`.
-
-    The sessions go by trio's clock, so a `trio.testing.MockClock` works.
-
-    Args:
-        config: the settings of both.
-        server_config: the server's, if they differ; the window and `typed` must not.
-    """
-    from trio.testing import memory_stream_pair
-
-    from .. import trio as muxado_trio
-
-    near, far = memory_stream_pair()
-    async with (
-        muxado_trio.client(near, config=config) as client,
-        muxado_trio.server(far, config=server_config or config) as server,
-    ):
-        yield client, server

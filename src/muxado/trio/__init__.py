@@ -4,12 +4,17 @@ Sessions live in the nursery of an ``async with`` block, and nothing outlives it
 `trio` extra: ``pip install 'muxado[trio]'``.
 """
 
-from .dialling import connect
-from .listening import Listener, Server, listen, serve
-from .session import Session, client, server
-from .stream import Stream
+from ..extras import needs
+
+with needs("trio"):
+    from .connecting import client, connect, server
+    from .dialer import Dialer
+    from .listening import Listener, Server, listen, serve, serve_streams
+    from .session import Session
+    from .stream import Stream
 
 __all__ = [
+    "Dialer",
     "Listener",
     "Server",
     "Session",
@@ -18,5 +23,6 @@ __all__ = [
     "connect",
     "listen",
     "serve",
+    "serve_streams",
     "server",
 ]

@@ -1,126 +1,214 @@
 """Drives one core session in a trio nursery: tasks that read, write, and watch the clock.
 
-The writing task is the one flusher: a caller's task changes the core's state and rings its
-bell, so that cancelling the caller can't leave half a frame behind. The tasks are shielded
-from cancellation from outside, because the session's end is what ends them: it comes with the
-end of the session's block, and within `Config.close_timeout`.
+How it works. The reading task puts what comes into the core, and wakes whom the core names. The
+writing task is the only one that sends: a call changes the core's state and sets `_wakeup`, so
+that cancelling the call can't leave half a frame behind. The third task sleeps until the core's
+next deadline, or until that has come nearer (`_alarm`).
+
+The tasks are shielded from cancellation from outside, because they end with the session: at the
+end of its block, within `Config.close_timeout`. Whatever a task raises ends the session (`_fail`),
+and what other tasks wait for is set in a `finally`, so that nothing waits for a dead task.
+
+Trio delivers KeyboardInterrupt to any code of the main thread that is not protected from it.
+These tasks are protected, and so are the calls that change the core's state: an interrupt in the
+middle would leave half a change.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import inf
+from typing import Protocol
 
 import trio
 
-from ..core import CoreSession, CoreStream
-from ..core.states import CLOSING
+from .. import forks
+from ..admission import refuse
+from ..core import ABORT, CLOSE, HALF_CLOSE, NOTHING, CoreSession, CoreStream
 from ..errors import ErrorCode
+from ..front_end import WRITE_SIZE, BaseDriver, call_logged
+from ..registry import SessionRecord
 
-WRITE_SIZE = 64 * 1024
+logger: logging.Logger = logging.getLogger("muxado")
+
 READ_SIZE = 256 * 1024
 
-# Seconds that an aborted session has for the frame that it is sending, and then for its
-# farewell: a socket that has room takes both at once.
-FAREWELL_TIME = 0.1
+# Seconds that an aborted session has to finish the frame that it is sending, and then to send its
+# GOAWAY. A socket that has room takes both at once.
+GOAWAY_TIME = 0.1
 
-# Turns that the application gets when the core stops parsing for it: the tasks that write and
+# Turns that the application gets when the core pauses parsing for it: the tasks that write and
 # accept need one to be woken, and some to do their work.
 TURNS = 4
 
-LOST = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+# What a transport raises when the connection is lost. Anything else is a fault of the transport,
+# and logged.
+TRIO_LOST = (trio.BrokenResourceError, trio.ClosedResourceError)  # they have what trio met as cause
+LOST = (*TRIO_LOST, OSError)
 
 
-class Driver:
+class Waiter(Protocol):
+    """What calls leave with the core: an event of trio's, or an object like it."""
+
+    def set(self) -> None:
+        """Wake the task that waits."""
+
+
+class Callback:
+    """Has trio call a function, when the core wakes it in the place of a task."""
+
+    __slots__ = ("_callback", "_driver")
+
+    def __init__(self, driver: Driver, callback: Callable[[], object]) -> None:
+        self._driver = driver
+        self._callback = callback
+
+    def set(self) -> None:
+        """Have it called soon."""
+        self._driver.call_soon(partial(call_logged, self._callback))
+
+
+class Driver(BaseDriver):
     """Connects a core session and a trio stream.
 
     Attributes:
         core: the session. Its clock is trio's, which tests may replace.
+        record: what this process knows of the session besides.
         transport: the trio stream that carries it.
         lost: True once that is gone.
+        fatal: what a task met that must end the program, KeyboardInterrupt above all. It is for
+            the end of the session's block to raise.
     """
 
-    def __init__(self, core: CoreSession, transport: trio.abc.Stream) -> None:
+    def __init__(
+        self, core: CoreSession, transport: trio.abc.Stream, record: SessionRecord
+    ) -> None:
         self.core = core
+        self.record: SessionRecord = record
         self.transport = transport
         self.lost: bool = False
-        self._notify: Callable[[int], None] = _ignore
-        self._bell = trio.Event()  # for the task that writes
+        self.fatal: BaseException | None = None
+        self._met: BaseException | None = None  # what the writing task met first
+        self._faulty = False  # the transport has raised an error of its own
+        self._block: trio.CancelScope | None = None  # of the nursery that the tasks live in
+        self._tell: Callable[[int], None] = _ignore
+        self._wakeup = trio.Event()  # for the writing task
         self._alarm = trio.Event()  # for the task that watches the clock
         self._due = inf  # when that one looks next
+        self._watching = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._read_done = trio.Event()
         self._sending = trio.CancelScope()
         self._abandoned: deque[CoreStream] = deque()
         self._token = trio.lowlevel.current_trio_token()
+        forks.watch(self)
 
-    def start(self, nursery: trio.Nursery, notify: Callable[[int], None]) -> None:
-        """Start the tasks. `notify` is called with the core's events, and with 0 at the end."""
-        self._notify = notify
+    def subscribe(self, notify: Callable[[int], None]) -> None:
+        """Have `notify` called with the core's events, and with 0 when the transport is gone."""
+        self._tell = notify
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start the tasks."""
+        self._block = nursery.cancel_scope
         nursery.start_soon(self._run, name="muxado session")
+
+    async def finish(self) -> None:
+        """Let go of the transport if the tasks could not; to be called when they are done."""
+        if not self.lost:
+            await self._close()
+            self._lose(None)
 
     # For the calls
 
     def flush_soon(self) -> None:
         """Have the writing task send what waits."""
-        self._bell.set()
+        if not self.lost:
+            self._wakeup.set()
 
-    def settle(self) -> None:
-        """Do what a change of the core's state calls for."""
+    def flush(self) -> None:
+        """After a change of the core: wake tasks, set the timer, and have what waits sent."""
         core = self.core
         self._report()
-        if core.abort_transport:
+        if self.lost:
+            return
+        if core.output_step() == ABORT:
             self._hurry()
         if core.next_deadline() < self._due:
             self._alarm.set()
-        self._bell.set()
+        self._wakeup.set()
+
+    def refuse(self) -> None:
+        """End a session that its server has no room for."""
+        refuse(self.core, trio.current_time())
+        self.flush()
 
     def abandon(self, stream: CoreStream) -> None:
-        """Have a stream reset that nobody holds any more; called from anywhere."""
+        """Reset a stream that was dropped; may be called from any thread."""
         self._abandoned.append(stream)
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self.flush_soon, idempotent=True)
 
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Have trio call a function soon, unless it has ended."""
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(function)
+
+    def forget_in_child(self) -> None:
+        """Leave the session to the parent process, after a fork."""
+        if not self.lost:
+            self.lost = True
+            forks.disconnect(descriptors(self.transport))
+            # The core's clock may be trio's, which can't be asked here.
+            forks.disown(self.core, 0.0)
+
     def _hurry(self) -> None:
-        deadline = trio.current_time() + FAREWELL_TIME
+        deadline = trio.current_time() + GOAWAY_TIME
         self._sending.deadline = min(self._sending.deadline, deadline)
 
-    def _report(self) -> None:
-        core = self.core
-        if core.wakes:
-            for waiter in core.take_wakes():
-                assert isinstance(waiter, trio.Event)
-                waiter.set()
-        events = core.take_events()
-        if events:
-            self._notify(events)
+    def _wake(self, waiter: Waiter) -> None:
+        waiter.set()
+
+    def _notify(self, events: int) -> None:
+        self._tell(events)
 
     # The tasks
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._read_on, name="muxado session reading")
-                nursery.start_soon(self._watch, name="muxado session watching the clock")
-                try:
-                    await self._write()
-                finally:
-                    await trio.aclose_forcefully(self.transport)
-                    self._lose(None)
-                    nursery.cancel_scope.cancel()
-
-    async def _read_on(self) -> None:
-        with self._reading:
             try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._read_on, name="muxado session reading")
+                    nursery.start_soon(self._watch, name="muxado session watching the clock")
+                    try:
+                        await self._write()
+                    finally:
+                        self._reading.cancel()
+                        self._watching.cancel()
+                        await self._close()
+            except BaseException as exc:
+                self._fail(exc)
+            finally:
+                self._lose(None)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _read_on(self) -> None:
+        try:
+            with self._reading:
                 await self._read()
                 self.core.receive_eof(trio.current_time())
-                self.settle()
-            except LOST as exc:
-                self._lose(exc.__cause__ or exc)
-        self._read_done.set()
+                self.flush()
+        except trio.Cancelled:
+            raise
+        except BaseException as exc:
+            self._fail(exc)
+        finally:
+            self._read_done.set()
 
     async def _read(self) -> None:
         core = self.core
@@ -130,35 +218,43 @@ class Driver:
             except trio.BrokenResourceError as exc:
                 if not isinstance(exc.__cause__, ssl.SSLEOFError):
                     raise
-                data = b""  # an end without TLS's own farewell
+                data = b""  # an end without TLS's close_notify
             if not data:
                 return
             core.receive_data(data, trio.current_time())
-            self.settle()
-            while core.held:
+            del data
+            self.flush()
+            while core.paused:
                 for _ in range(TURNS):
                     await trio.lowlevel.checkpoint()
                 core.resume(trio.current_time())
-                self.settle()
+                self.flush()
 
+    @trio.lowlevel.enable_ki_protection
     async def _watch(self) -> None:
         core = self.core
-        while True:
-            self._alarm = trio.Event()
-            self._due = core.next_deadline()
-            with trio.move_on_at(self._due) as scope:
-                await self._alarm.wait()
-            if scope.cancelled_caught:
-                core.handle_timer(trio.current_time())
-                self.settle()
+        try:
+            with self._watching:
+                while True:
+                    self._alarm = trio.Event()
+                    self._due = core.next_deadline()
+                    with trio.move_on_at(self._due) as scope:
+                        await self._alarm.wait()
+                    if scope.cancelled_caught:
+                        core.handle_timer(trio.current_time())
+                        self.flush()
+        except trio.Cancelled:
+            raise
+        except BaseException as exc:
+            self._fail(exc)
 
     async def _write(self) -> None:
         core = self.core
         whole = True  # every frame that was begun is out
         try:
             with self._sending:
-                while not self.lost and not core.abort_transport:
-                    self._bell = trio.Event()
+                while not self.lost and core.output_step() != ABORT:
+                    self._wakeup = trio.Event()
                     while self._abandoned:
                         self._abandoned.popleft().reset(ErrorCode.STREAM_CANCELLED)
                     data = core.data_to_send(trio.current_time(), WRITE_SIZE)
@@ -169,21 +265,25 @@ class Driver:
                         whole = False
                         await self.transport.send_all(data)
                         whole = True
-                    elif core.state >= CLOSING and core.output_done():
+                    elif core.output_step() in (HALF_CLOSE, CLOSE):
                         await self._end()
                         return
                     else:
-                        await self._bell.wait()
-                        # Whatever else runs in this turn has its say, in the same frame.
+                        await self._wakeup.wait()
+                        # Other tasks of this turn can add to the same write.
                         await trio.lowlevel.checkpoint()
-            with trio.move_on_after(FAREWELL_TIME):
+            with trio.move_on_after(GOAWAY_TIME):
                 while whole and (data := core.data_to_send(trio.current_time(), WRITE_SIZE)):
                     await self.transport.send_all(data)
-        except LOST as exc:
-            # What the peer said before it left is still to be read.
-            with trio.move_on_after(FAREWELL_TIME):
-                await self._read_done.wait()
-            self._lose(exc.__cause__ or exc)
+        except trio.Cancelled:
+            raise
+        except BaseException as exc:
+            if isinstance(exc, Exception):
+                self._met = exc.__cause__ or exc if isinstance(exc, TRIO_LOST) else exc
+                # What the peer sent before it left can still be read.
+                with trio.move_on_after(GOAWAY_TIME):
+                    await self._read_done.wait()
+            self._fail(exc)
 
     async def _end(self) -> None:
         """End the transport, having read to the peer's end.
@@ -199,25 +299,58 @@ class Driver:
             await _end_tls(transport)
         elif isinstance(transport, trio.abc.HalfCloseableStream):
             await transport.send_eof()
-            while not (self.core.eof_received or self.core.abort_transport or self.lost):
-                self._bell = trio.Event()
-                await self._bell.wait()
+            while self.core.output_step() == NOTHING and not self.lost:
+                self._wakeup = trio.Event()
+                await self._wakeup.wait()
         else:
             self._reading.cancel()
             await transport.aclose()
+
+    async def _close(self) -> None:
+        """Close the transport at once, without waiting for the peer."""
+        try:
+            await close_forcefully(self.transport)
+        except BaseException as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: BaseException) -> None:
+        """End the session for what a task raised; what is no `Exception` ends its block too."""
+        if not isinstance(exc, Exception):
+            self._faulty = True
+            if self.fatal is None:
+                self.fatal = exc
+            if self._block is not None:
+                self._block.cancel()
+        elif not isinstance(exc, LOST):
+            if not self._faulty:
+                logger.error("the transport of %r failed", self.core, exc_info=exc)
+            self._faulty = True
+        elif isinstance(exc, TRIO_LOST):
+            exc = exc.__cause__ or exc
+        if not self.lost:
+            if self.fatal is None:
+                exc = self._met or exc
+                exc = exc.with_traceback(None)  # its frames would keep the session's buffers alive
+            self._lose(exc)
 
     def _lose(self, exc: BaseException | None) -> None:
         if self.lost:
             return
         self.lost = True
-        self.core.connection_lost(exc, trio.current_time())
-        self._sending.cancel()
-        self.settle()
-        self._notify(0)
+        try:
+            self.core.connection_lost(exc, trio.current_time())
+        finally:
+            self._sending.cancel()
+            self._watching.cancel()
+            self._wakeup.set()
+            self._report()
+            self.record.ended()
+            self._notify(0)
+            self._tell = _ignore  # no cycle keeps an ended session alive
 
 
-class Dry(trio.abc.Stream):
-    """A transport of which nothing more comes in, for the time of `drain`."""
+class Exhausted(trio.abc.Stream):
+    """Stands in for a transport during `discard`: nothing more comes in."""
 
     class Over(Exception):
         """All that had come in was read."""
@@ -239,33 +372,52 @@ class Dry(trio.abc.Stream):
         await self._transport.aclose()
 
 
-async def drain(secured: trio.SSLStream[trio.abc.Stream]) -> None:
+async def discard(secured: trio.SSLStream[trio.abc.Stream]) -> None:
     """Throw away what TLS has taken in and not decrypted yet."""
     transport = secured.transport_stream
-    secured.transport_stream = Dry(transport)
+    secured.transport_stream = Exhausted(transport)
     try:
         while await secured.receive_some(READ_SIZE):
             pass
-    except Dry.Over:
+    except Exhausted.Over:
         pass
     finally:
         secured.transport_stream = transport
 
 
 async def _end_tls(secured: trio.SSLStream[trio.abc.Stream]) -> None:
-    """Send TLS's farewell and the end, and read to the peer's, which nobody decrypts."""
+    """Send TLS's close_notify and the end, and read, undecrypted, to the peer's end."""
     transport = secured.transport_stream
     try:
         with contextlib.suppress(trio.BrokenResourceError):  # for the peer, which goes on sending
-            # Data in front of the peer's farewell is an error, which keeps ours from being sent.
-            await drain(secured)
+            # Data before the peer's close_notify is an error, which keeps ours from being sent.
+            await discard(secured)
             await secured.unwrap()
         if isinstance(transport, trio.abc.HalfCloseableStream):
             await transport.send_eof()
         while await transport.receive_some(READ_SIZE):
             pass
     finally:
+        await close_forcefully(transport)
+
+
+async def close_forcefully(transport: trio.abc.AsyncResource) -> None:
+    """Close a transport without waiting for its peer.
+
+    It is shielded, because Cancelled would replace an exception that is being raised, and a
+    KeyboardInterrupt would be lost.
+    """
+    with trio.CancelScope(shield=True):
         await trio.aclose_forcefully(transport)
+
+
+def descriptors(transport: object) -> Iterator[int]:
+    """Yield the numbers of the descriptors that are under a trio stream."""
+    yield forks.descriptor(getattr(transport, "socket", transport))
+    for name in ("transport_stream", "send_stream", "receive_stream"):  # TLS; two pipes
+        part = getattr(transport, name, None)
+        if part is not None:
+            yield from descriptors(part)
 
 
 def _ignore(events: int) -> None:

@@ -5,22 +5,37 @@ from __future__ import annotations
 import logging
 import os
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
 
+from ..admission import Admission
 from ..config import Config
-from ..endpoint import check_place, free_path, server_context
-from ..errors import ErrorCode, MuxadoError
-from .door import Door, Slot
+from ..endpoint import (
+    BACKLOG,
+    Place,
+    check_handler,
+    describe,
+    free_path,
+    listen_place,
+)
+from ..errors import ErrorCode
+from ..front_end import log_session_failure
+from ..snapshots import ServerStats
+from .acceptor import Acceptor, Slot, run_handler
+from .block import not_entered
+from .errors import original
 from .session import Session
+from .stream import Stream
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Listener", "Server", "listen", "serve"]
+__all__ = ["Listener", "Server", "listen", "serve", "serve_streams"]
 
 logger: logging.Logger = logging.getLogger("muxado")
 
@@ -28,17 +43,24 @@ logger: logging.Logger = logging.getLogger("muxado")
 class _Listening:
     """What `Listener` and `Server` share: where they are."""
 
-    _door: Door
+    _acceptor: Acceptor
 
     @property
     def sockets(self) -> tuple[trio.socket.SocketType, ...]:
         """The listening sockets, () once closed."""
-        return self._door.sockets
+        return self._acceptor.sockets
 
     @property
     def addresses(self) -> list[Any]:
         """The addresses that are listened on, as `getsockname()` gives them; [] once closed."""
-        return self._door.addresses
+        return self._acceptor.addresses
+
+    def __repr__(self) -> str:
+        return describe(self, self.addresses, self._count())
+
+    def _count(self) -> int:
+        """Return how many sessions there are."""
+        raise NotImplementedError
 
 
 class Listener(_Listening, trio.abc.Listener[Session]):
@@ -55,10 +77,14 @@ class Listener(_Listening, trio.abc.Listener[Session]):
         config: Config | None,
     ) -> None:
         """Not for users."""
-        self._door = Door(sockets, context, config, self._hand_out)
+        self._acceptor = Acceptor(sockets, context, config, Admission(), self._hand_out)
         self._accepted: set[Session] = set()
         self._send, self._receive = trio.open_memory_channel[Session](0)
 
+    def _count(self) -> int:
+        return self._send.statistics().tasks_waiting_send
+
+    @trio.lowlevel.enable_ki_protection
     async def accept(self) -> Session:
         """Wait for the next session, its handshake done. Cancelling it loses none.
 
@@ -81,12 +107,13 @@ class Listener(_Listening, trio.abc.Listener[Session]):
         except trio.ClosedResourceError:
             raise StopAsyncIteration from None
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
-        """Stop listening, and abort the sessions that nobody has accepted.
+        """Stop listening, and abort the sessions that were not accepted.
 
         Those that were accepted go on until the block ends. Harmless if repeated.
         """
-        self._door.close()
+        self._acceptor.close()
         await self._receive.aclose()
 
     async def _hand_out(self, session: Session, slot: Slot) -> None:
@@ -115,26 +142,38 @@ class Server(_Listening):
         sockets: list[trio.socket.SocketType],
         context: ssl_module.SSLContext | None,
         config: Config | None,
+        admission: Admission,
     ) -> None:
         """Not for users."""
         self._handler = handler
-        self._door = Door(sockets, context, config, self._handle)
+        self._acceptor = Acceptor(sockets, context, config, admission, self._handle)
         self._handlers: dict[Session, trio.CancelScope] = {}
         self._closing = trio.Event()
         self._over = trio.Event()
+
+    def _count(self) -> int:
+        return len(self.sessions)
 
     @property
     def sessions(self) -> list[Session]:
         """The sessions that live."""
         return [session for session in self._handlers if not session.closed]
 
+    def stats(self) -> ServerStats:
+        """Return what the server has done so far, and what it holds.
+
+        It may be called from any thread.
+        """
+        return self._acceptor.stats()
+
     def close(self) -> None:
         """Stop listening, and close every session in order. Harmless if repeated."""
-        self._door.close()
+        self._acceptor.close()
         for session in self._handlers:
             session.close()
         self._closing.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def wait_closed(self) -> None:
         """Wait until the server is closed, its sessions are gone and the handlers done.
 
@@ -142,6 +181,7 @@ class Server(_Listening):
         """
         await self._over.wait()
 
+    @trio.lowlevel.enable_ki_protection
     async def shutdown(self, timeout: float | None = 30.0) -> None:
         """Stop listening, and let every session come to its end: see `Session.shutdown`.
 
@@ -151,24 +191,25 @@ class Server(_Listening):
             timeout: seconds for the streams that are open; then their session is aborted. None
                 waits for as long as they take.
         """
-        self._door.close()
+        self._acceptor.close()
         async with trio.open_nursery() as nursery:
             for session in self.sessions:
                 nursery.start_soon(session.shutdown, timeout)
         self.close()
         await self.wait_closed()
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, task_status: trio.TaskStatus[Server]) -> None:
         try:
             async with trio.open_nursery() as nursery:
-                self._door.open(nursery)
+                self._acceptor.open(nursery)
                 task_status.started(self)
                 await self._closing.wait()
                 for session, scope in list(self._handlers.items()):
                     await session.wait_closed()
                     scope.deadline = trio.current_time() + session.config.close_timeout
         finally:
-            self._door.close()
+            self._acceptor.close()
             self._over.set()
 
     async def _handle(self, session: Session, slot: Slot) -> None:
@@ -176,27 +217,27 @@ class Server(_Listening):
         with trio.CancelScope() as scope:
             self._handlers[session] = scope
             try:
-                await self._handler(session)
+                await run_handler(self._handler, session)
             except Exception as exc:
-                if isinstance(exc, MuxadoError) or isinstance(exc.__cause__, MuxadoError):
-                    logger.info("%r: %s", session, exc)
-                else:
-                    logger.exception("the handler of %r failed", session)
+                log_session_failure(session, original(exc))
                 session.abort(ErrorCode.INTERNAL_ERROR)
             finally:
                 del self._handlers[session]
 
 
+@trio.lowlevel.enable_ki_protection
 async def serve(
     handler: Callable[[Session], Awaitable[object]],
-    host: str | None = None,
+    host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
     path: str | os.PathLike[str] | None = None,
     sock: trio.socket.SocketType | None = None,
     ssl: ssl_module.SSLContext | None = None,
     config: Config | None = None,
-    backlog: int = 128,
+    backlog: int = BACKLOG,
+    max_sessions: int | None = None,
+    max_receive_memory: int | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen, and run `handler(session)` for each session in a task of its own.
@@ -205,11 +246,13 @@ async def serve(
     and `Server.shutdown` to end it gracefully. Cancelled, it aborts every session.
 
     A handler that returns closes its session; one that raises aborts it, and is logged. A
-    failing handshake is logged and hurts nobody else.
+    failing handshake is logged and affects no other client. `serve_streams` takes a handler of
+    streams instead.
 
     Args:
         handler: an async function.
-        host: the address to listen on; all of them if only `port` is given.
+        host: the address to listen on, or a name, for all of its addresses, or a list of
+            them; all addresses if only `port` is given.
         port: the TCP port, 0 for any free one (see `Server.addresses`).
         path: listen on this Unix socket instead.
         sock: listen on this bound trio socket instead.
@@ -217,35 +260,110 @@ async def serve(
             client's too (`verify_mode`).
         config: the sessions' settings.
         backlog: connections that the kernel keeps waiting.
+        max_sessions: how many sessions may live at once. One more is ended with code 10
+            (ENHANCE_YOUR_CALM), which its client sees as `SessionAborted`. None: any number.
+        max_receive_memory: bytes received and not yet read that all sessions may hold together.
+            What would pass it resets its own stream with code 10, as with `Config`'s limit of
+            that name, which each session has besides. None: no common limit.
         task_status: given the `Server` once it listens.
 
     Returns:
         when the server was closed, its sessions are gone and the handlers done.
 
     Raises:
-        UsageError: not exactly one of host and port, path, or sock was given.
+        UsageError: not exactly one of host and port, path, or sock was given, or an argument
+            can't be.
         OSError: the address can't be listened on.
     """
-    check_place(host, port, path, sock)
-    context = server_context(ssl)
-    sockets = await _bind(host, port, path, sock, backlog)
-    await Server(handler, sockets, context, config)._run(task_status)
+    check_handler(handler)
+    admission = Admission(max_sessions, max_receive_memory)
+    kind = trio.socket.SocketType
+    place = listen_place(host, port, path, sock, ssl, backlog, config, kind=kind)
+    sockets = await _bind(place, backlog)
+    await Server(handler, sockets, place.context, config, admission)._run(task_status)
 
 
-def listen(
-    host: str | None = None,
+@trio.lowlevel.enable_ki_protection
+async def serve_streams(
+    handler: Callable[[Stream], Awaitable[object]],
+    host: str | Sequence[str] | None = None,
     port: int | None = None,
     *,
     path: str | os.PathLike[str] | None = None,
     sock: trio.socket.SocketType | None = None,
     ssl: ssl_module.SSLContext | None = None,
     config: Config | None = None,
-    backlog: int = 128,
+    backlog: int = BACKLOG,
+    max_sessions: int | None = None,
+    max_receive_memory: int | None = None,
+    limit: int | None = None,
+    cancel_on_reset: bool = False,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen, and run `handler(stream)` for each stream of each session, in a task of its own.
+
+    Use ``server = await nursery.start(serve_streams, handler, host, port)`` to go on once it
+    listens. Cancelled, it aborts every session. A handler that returns closes its stream; one
+    that raises resets it, and is logged.
+
+    Args:
+        handler: an async function.
+        host: where to listen, as for `serve`, and so are the following.
+        port: see there.
+        path: see there.
+        sock: see there.
+        ssl: see there.
+        config: see there.
+        backlog: see there.
+        max_sessions: see there.
+        max_receive_memory: see there.
+        limit: how many handlers may run at once for one session; its further streams wait.
+        cancel_on_reset: cancel a handler when the peer resets its stream; see `Session.serve`.
+        task_status: given the `Server` once it listens.
+
+    Returns:
+        when the server was closed, its sessions are gone and the handlers done.
+
+    Raises:
+        UsageError: not exactly one of host and port, path, or sock was given, or an argument
+            can't be.
+        OSError: the address can't be listened on.
+    """
+    check_handler(handler)
+
+    async def run(session: Session) -> None:
+        await session.serve(handler, limit=limit, cancel_on_reset=cancel_on_reset)
+
+    await serve(
+        run,
+        host,
+        port,
+        path=path,
+        sock=sock,
+        ssl=ssl,
+        config=config,
+        backlog=backlog,
+        max_sessions=max_sessions,
+        max_receive_memory=max_receive_memory,
+        task_status=task_status,
+    )
+
+
+def listen(
+    host: str | Sequence[str] | None = None,
+    port: int | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    sock: trio.socket.SocketType | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    config: Config | None = None,
+    backlog: int = BACKLOG,
 ) -> AbstractAsyncContextManager[Listener]:
     """Listen for sessions to `accept()`: ``async with listen(...) as listener``.
 
     Args:
-        host: the address to listen on; all of them if only `port` is given.
+        host: the address to listen on, or a name, for all of its addresses, or a list of
+            them; all addresses if only `port` is given.
         port: the TCP port, 0 for any free one (see `Listener.addresses`).
         path: listen on this Unix socket instead.
         sock: listen on this bound trio socket instead.
@@ -254,58 +372,92 @@ def listen(
         backlog: connections that the kernel keeps waiting.
 
     Raises:
-        UsageError: not exactly one of host and port, path, or sock was given.
+        UsageError: not exactly one of host and port, path, or sock was given, or an argument
+            can't be.
         OSError: the address can't be listened on; raised when the block is entered.
     """
-    check_place(host, port, path, sock)
-    return _listen(host, port, path, sock, server_context(ssl), config, backlog)
+    kind = trio.socket.SocketType
+    place = listen_place(host, port, path, sock, ssl, backlog, config, kind=kind)
+
+    async def begin() -> Listener:
+        return Listener(await _bind(place, backlog), place.context, config)
+
+    return _ListenerBlock(begin)
 
 
-@asynccontextmanager
-async def _listen(
-    host: str | None,
-    port: int | None,
-    path: str | os.PathLike[str] | None,
-    sock: trio.socket.SocketType | None,
-    context: ssl_module.SSLContext | None,
-    config: Config | None,
-    backlog: int,
-) -> AsyncIterator[Listener]:
-    listener = Listener(await _bind(host, port, path, sock, backlog), context, config)
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        listener._door.open(nursery)
+class _ListenerBlock(AbstractAsyncContextManager[Listener]):
+    """Runs a listener for the length of an ``async with`` block.
+
+    It is a class for the reason that `SessionBlock` has.
+    """
+
+    def __init__(self, begin: Callable[[], Awaitable[Listener]]) -> None:
+        self._begin = begin
+        self._entered = False
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise not_entered(name, self)
+
+    def __del__(self) -> None:
+        if not self._entered:
+            message = "muxado.trio.listen() was never entered: use 'async with'"
+            warnings.warn(message, RuntimeWarning, stacklevel=2, source=self)
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Listener:
+        self._entered = True
+        self._listener = listener = await self._begin()
+        self._nursery = trio.open_nursery()
+        nursery = await self._nursery.__aenter__()
+        self._scope = nursery.cancel_scope
+        listener._acceptor.open(nursery)
+        return listener
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        failure = exc
+        listener = self._listener
         try:
-            yield listener
-            await listener._close_accepted()
-        except BaseException as exc:
-            failure = exc  # raised below, or the nursery would wrap it into a group
-        with trio.CancelScope(shield=True):
-            await listener.aclose()
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        try:
-            raise failure
+            if failure is None:
+                try:
+                    await listener._close_accepted()
+                except BaseException as caught:
+                    failure = caught
+            with trio.CancelScope(shield=True):
+                await listener.aclose()
+            self._scope.cancel()
+            self._scope.shield = True
+            await self._nursery.__aexit__(None, None, None)
+            if failure is not None and failure is not exc:
+                raise failure
         finally:
-            del failure  # a cycle otherwise
+            del failure, exc  # a cycle otherwise
 
 
-async def _bind(
-    host: str | None,
-    port: int | None,
-    path: str | os.PathLike[str] | None,
-    sock: trio.socket.SocketType | None,
-    backlog: int,
-) -> list[trio.socket.SocketType]:
-    if path is not None:
+async def _bind(place: Place, backlog: int) -> list[trio.socket.SocketType]:
+    sock: trio.socket.SocketType | None = place.sock
+    if place.path is not None:
         sock = trio.socket.socket(trio.socket.AF_UNIX)
         try:
-            await sock.bind(free_path(path))
+            await sock.bind(free_path(place.path))
         except BaseException:
             sock.close()
             raise
     if sock is not None:
         sock.listen(backlog)
         return [sock]
-    listeners = await trio.open_tcp_listeners(port or 0, host=host, backlog=backlog)
-    return [listener.socket for listener in listeners]
+    sockets: list[trio.socket.SocketType] = []
+    try:
+        for host in place.hosts:
+            opened = await trio.open_tcp_listeners(place.port, host=host, backlog=backlog)
+            sockets += [listener.socket for listener in opened]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..config import Config
-from ..core import CoreSession
-from ..core.life import DRAINED
-from ..errors import ErrorCode, MuxadoError, SessionError
-from ..shell import BaseSession, ConnectionInfo
+from ..core import ACCEPTABLE, DRAINED, ENDING, GOAWAY, CoreStream
+from ..endpoint import tune
+from ..errors import CloseReason, SessionError
+from ..front_end import BaseSession, ConnectionInfo, code_of, log_stream_failure
 from .driver import Driver
-from .stream import Stream
+from .errors import original
+from .stream import ResetWatch, Stream
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Session", "client", "server"]
+__all__ = ["Session"]
 
 logger: logging.Logger = logging.getLogger("muxado")
 
@@ -34,19 +33,27 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
     raises. Iterating over one gives the streams that the peer opens, until it ends in order.
 
     Calls that wait raise trio's errors, with muxado's own as their `__cause__`. Those that
-    don't, `open` above all, raise muxado's own: whoever opens streams wants to know whether to
-    dial a new session.
+    don't, `open` above all, raise muxado's own, which tell whether to dial a new session.
     """
 
     def __init__(self, driver: Driver) -> None:
         """Not for users."""
         self._driver = driver
         self._core = driver.core
+        self._record = driver.record
         self._changed = trio.Event()
+        self._acceptors = trio.lowlevel.ParkingLot()
+        self._called = 0  # acceptors that were woken, and have not run yet
         self._drained = False
+        self._on_draining = []
+        self._on_stream = None
+        self._serving = 0  # calls of `serve`
+        driver.subscribe(self._notify)
         transport = driver.transport
         secured = transport if isinstance(transport, trio.SSLStream) else None
-        self._info = ConnectionInfo(_socket_of(transport), secured)
+        sock = _socket_of(transport)
+        tune(sock)
+        self._info = ConnectionInfo(sock, secured)
 
     @property
     def transport(self) -> trio.abc.Stream:
@@ -55,12 +62,14 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
 
     # Streams
 
+    @trio.lowlevel.enable_ki_protection
     def open(self, *, type: int | None = None, priority: int = 0, eager: bool = False) -> Stream:
         stream = self._core.open(type=type, priority=priority, eager=eager)
         if eager:
             self._driver.flush_soon()
-        return Stream(self, self._driver, stream)
+        return Stream(self, self._driver, self._opened(stream))
 
+    @trio.lowlevel.enable_ki_protection
     async def accept(self) -> Stream:
         """Wait for the next stream that the peer opens. Cancelling it loses none.
 
@@ -69,17 +78,23 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
             trio.EndOfChannel: the peer has ended it in order.
             trio.BrokenResourceError: it ended otherwise. All carry the reason as `__cause__`.
         """
+        return Stream(self, self._driver, await self._accept())
+
+    @trio.lowlevel.enable_ki_protection
+    async def _accept(self) -> CoreStream:
+        self._check_taker()
         await trio.lowlevel.checkpoint()
         while True:
             try:
                 stream = self._core.accept()
             except SessionError as exc:
-                if not self._core.closed_here and self._ended_cleanly():
+                if not self._core.closed_here and self._ended_in_order():
                     raise trio.EndOfChannel(str(exc)) from exc
                 raise self._trio_error(exc) from exc
             if stream is not None:
-                return Stream(self, self._driver, stream)
-            await self._change()
+                return self._opened(stream)
+            await self._acceptors.park()
+            self._called -= 1
 
     def __aiter__(self) -> Self:
         return self
@@ -90,8 +105,13 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         except (trio.ClosedResourceError, trio.EndOfChannel):
             raise StopAsyncIteration from None
 
+    @trio.lowlevel.enable_ki_protection
     async def serve(
-        self, handler: Callable[[Stream], Awaitable[object]], *, limit: int | None = None
+        self,
+        handler: Callable[[Stream], Awaitable[object]],
+        *,
+        limit: int | None = None,
+        cancel_on_reset: bool = False,
     ) -> None:
         """Accept every stream, and run `handler(stream)` for it in a task of its own.
 
@@ -101,6 +121,8 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         Args:
             handler: an async function.
             limit: how many handlers may run at once; further streams wait.
+            cancel_on_reset: cancel a handler whose stream the peer resets. Without it, the
+                handler hears of the reset when it next reads or writes.
 
         Returns:
             when the session has ended in order and the handlers are done.
@@ -108,6 +130,19 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         Raises:
             trio.BrokenResourceError: the session ended otherwise; the handlers are done too.
         """
+        self._check_taker()
+        self._serving += 1
+        try:
+            await self._serve(handler, limit, cancel_on_reset)
+        finally:
+            self._serving -= 1
+
+    async def _serve(
+        self,
+        handler: Callable[[Stream], Awaitable[object]],
+        limit: int | None,
+        cancel_on_reset: bool,
+    ) -> None:
         slots = trio.Semaphore(limit) if limit is not None else None
         broken: trio.BrokenResourceError | None = None
         async with trio.open_nursery() as nursery:
@@ -115,14 +150,21 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
                 if slots is not None:
                     await slots.acquire()
                 try:
-                    stream = await self.accept()
+                    accepted = await self._accept()
                 except (trio.ClosedResourceError, trio.EndOfChannel):
                     break
                 except trio.BrokenResourceError as exc:
                     broken = exc
                     break
+                stream = Stream(self, self._driver, accepted)
                 nursery.start_soon(
-                    self._handle, handler, stream, slots, name=f"muxado stream {stream.id}"
+                    self._handle,
+                    handler,
+                    stream,
+                    accepted,
+                    slots,
+                    cancel_on_reset,
+                    name=f"muxado stream {stream.id}",
                 )
                 del stream
         if broken is not None:
@@ -132,22 +174,39 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         self,
         handler: Callable[[Stream], Awaitable[object]],
         stream: Stream,
+        core: CoreStream,
         slots: trio.Semaphore | None,
+        cancel_on_reset: bool,
     ) -> None:
         try:
-            async with stream:
-                await handler(stream)
-        except Exception as exc:
-            if isinstance(exc, MuxadoError) or isinstance(exc.__cause__, MuxadoError):
-                logger.info("stream %d of %r: %s", stream.id, self, exc)
+            if cancel_on_reset:
+                with trio.CancelScope() as scope:
+                    ResetWatch(core, scope).set()
+                    async with stream:
+                        await handler(stream)
+                if scope.cancelled_caught:
+                    logger.info("stream %d of %r: cancelled by the peer", stream.id, self)
             else:
-                logger.exception("the handler of stream %d of %r failed", stream.id, self)
+                async with stream:
+                    await handler(stream)
+        except Exception as exc:
+            log_stream_failure(stream, original(exc))
         finally:
             if slots is not None:
                 slots.release()
 
+    def _takes_streams(self) -> str | None:
+        if self._serving:
+            return "serve"
+        return "accept" if len(self._acceptors) else None
+
+    def _next_stream(self) -> Stream | None:
+        stream = self._core.accept()
+        return None if stream is None else Stream(self, self._driver, self._opened(stream))
+
     # Looking
 
+    @trio.lowlevel.enable_ki_protection
     async def ping(self) -> float:
         """Ask the peer for a sign of life, and return the round trip in seconds.
 
@@ -159,7 +218,7 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         core = self._core
         try:
             number = core.ping()
-            self._driver.settle()
+            self._driver.flush()
             await trio.lowlevel.checkpoint()
             while not core.pong(number):
                 await self._change()
@@ -172,34 +231,42 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
 
     # The end
 
+    @trio.lowlevel.enable_ki_protection
     async def shutdown(self, timeout: float | None = 30.0) -> None:
         """End the session gracefully: no new streams, wait for the open ones, then close.
 
         Args:
-            timeout: seconds for the open streams; then the session is aborted. None waits
-                for as long as they take.
+            timeout: seconds for the open streams; then the session is aborted, and
+                `close_reason` says how many were left. None waits for as long as they take.
 
         Cancelled before they are done, it leaves the session draining.
         """
-        self._core.shut_down()
-        self._driver.settle()
-        with trio.move_on_after(inf if timeout is None else timeout) as scope:
+        deadline = inf if timeout is None else trio.current_time() + timeout
+        with trio.move_on_at(deadline) as scope:
+            self._core.shut_down()
+            self._driver.flush()
             while not self._drained and not self.closed:
                 await self._change()
         if scope.cancelled_caught:
-            self.abort()
+            assert timeout is not None
+            self._do(self._time_is_up, timeout)
         await self.aclose()
 
-    async def wait_closed(self) -> None:
+    @trio.lowlevel.enable_ki_protection
+    async def wait_closed(self) -> CloseReason:
         """Wait until the session has ended and its connection is gone.
 
-        It never raises: `close_reason` says how the session ended. Cancelling it changes
-        nothing.
+        It ends nothing itself, and cancelling it changes nothing.
+
+        Returns:
+            why the session ended, which is `close_reason` from then on.
         """
         await trio.lowlevel.checkpoint()
         while not self._driver.lost:
             await self._change()
+        return self._reason()
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """Close the session in order, and wait until it is gone; cancelled, it is aborted.
 
@@ -208,56 +275,46 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         self.close()
         try:
             await self.wait_closed()
-        except trio.Cancelled:
-            self.abort()
+        except BaseException as exc:
+            self.abort(code_of(type(exc)))
             raise
 
     def _notify(self, events: int) -> None:
         if events & DRAINED:
             self._drained = True
-        self._changed.set()
-        self._changed = trio.Event()
+        if events & GOAWAY:
+            self._tell_draining()
+        # One task is woken for each stream, so that a stream costs the same however many wait.
+        count = self._core.acceptable - self._called
+        if events & ENDING:
+            count = len(self._acceptors)
+        if count > 0:
+            self._called += len(self._acceptors.unpark(count=count))
+        if events & ACCEPTABLE:
+            self._deliver()
+        if events != ACCEPTABLE:
+            self._changed.set()
+            self._changed = trio.Event()
 
     async def _change(self) -> None:
-        """Wait for a stream, a pong, a drain or the end; the caller looks which."""
+        """Wait for a pong, a drain or the end; the caller looks which."""
         await self._changed.wait()
 
+    @trio.lowlevel.enable_ki_protection
     def _do(self, step: Callable[..., object], *args: object) -> None:
         step(*args)
-        self._driver.settle()
+        self._driver.flush()
+
+    def _call_soon(self, callback: Callable[[], object]) -> None:
+        self._driver.call_soon(callback)
 
     def _now(self) -> float:
-        return trio.current_time()
+        # A session that has ended can be closed from anywhere: in a forked child, for one.
+        return self._core.now if self._driver.lost else trio.current_time()
 
     def _trio_error(self, exc: SessionError) -> trio.ClosedResourceError | trio.BrokenResourceError:
         kind = trio.ClosedResourceError if self._core.closed_here else trio.BrokenResourceError
         return kind(str(exc))
-
-
-@asynccontextmanager
-async def run_session(
-    transport: trio.abc.Stream, *, client: bool, config: Config | None
-) -> AsyncIterator[Session]:
-    """Run a session over a trio stream for the length of a block."""
-    core = CoreSession(client=client, config=config or Config(), now=trio.current_time())
-    driver = Driver(core, transport)
-    session = Session(driver)
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        driver.start(nursery, session._notify)
-        try:
-            yield session
-            await session.aclose()
-        except BaseException as exc:
-            failure = exc  # raised below, or the nursery would wrap it into a group
-            session.abort(ErrorCode.INTERNAL_ERROR if isinstance(exc, Exception) else 0)
-            with trio.CancelScope(shield=True):
-                await session.wait_closed()
-    if failure is not None:
-        try:
-            raise failure
-        finally:
-            del failure  # a cycle otherwise
 
 
 def _socket_of(transport: Any) -> Any:
@@ -265,24 +322,3 @@ def _socket_of(transport: Any) -> Any:
     while not hasattr(transport, "socket") and hasattr(transport, "transport_stream"):
         transport = transport.transport_stream
     return getattr(transport, "socket", None)
-
-
-def client(
-    stream: trio.abc.Stream, *, config: Config | None = None
-) -> AbstractAsyncContextManager[Session]:
-    """Make a session over a trio stream, as its client: ``async with client(stream) as session``.
-
-    The end of the block closes the session in order, and aborts it if the block raises.
-
-    Args:
-        stream: carries the session, is its own from then on, and is closed with it.
-        config: the session's settings.
-    """
-    return run_session(stream, client=True, config=config)
-
-
-def server(
-    stream: trio.abc.Stream, *, config: Config | None = None
-) -> AbstractAsyncContextManager[Session]:
-    """Make a session over a trio stream, as its server. See `client` for the arguments."""
-    return run_session(stream, client=False, config=config)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..core import CoreStream
-from ..core.states import CLOSED
-from ..errors import ErrorCode, MuxadoError, SessionClosed, StreamClosed, StreamReset
-from ..shell import BaseStream
-from .driver import Driver
+from ..core import CLOSED, CoreStream
+from ..errors import StreamBusy
+from ..front_end import BaseStream, as_bytes, code_of
+from .driver import Callback, Driver
+from .errors import trio_errors
 
 if TYPE_CHECKING:
     from .session import Session
@@ -47,6 +47,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
 
     # Receiving
 
+    @trio.lowlevel.enable_ki_protection
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receive at least one byte, at most `max_bytes`; b"" at the end of the stream.
 
@@ -70,6 +71,15 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
                     return data
                 await self._wait_readable()
 
+    @trio.lowlevel.enable_ki_protection
+    def read_nowait(self, n: int, callback: Callable[[], object] | None = None) -> bytes | None:
+        if self._reading:
+            raise StreamBusy(f"another task is receiving from stream {self.id}")
+        data = self._take_now(n, callback)
+        self._driver.flush_soon()
+        return data
+
+    @trio.lowlevel.enable_ki_protection
     async def readexactly(self, n: int) -> bytes:
         """Receive exactly `n` bytes; more than the window holds is fine.
 
@@ -84,6 +94,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         with self._receiving():
             await trio.lowlevel.checkpoint()
             while core.unread() < n:
+                core.check_end()
                 if core.eof_received:
                     raise EOFError(f"the stream ended after {core.unread()} of {n} bytes")
                 core.check_readable()
@@ -93,6 +104,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
             self._driver.flush_soon()
             return data
 
+    @trio.lowlevel.enable_ki_protection
     async def readuntil(self, separator: bytes = b"\n") -> bytes:
         r"""Receive up to and including `separator`.
 
@@ -111,12 +123,13 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             while True:
                 end, searched = core.find(separator, searched)
-                if max(end - len(separator), searched) > core.session.config.read_limit:
+                if max(end - len(separator), searched) > self._driver.core.config.read_limit:
                     raise ValueError("the separator is further away than Config.read_limit")
                 if end >= 0:
                     data = core.read(end)
                     self._driver.flush_soon()
                     return data
+                core.check_end()
                 if core.eof_received:
                     raise EOFError(f"the stream ended after {core.unread()} bytes, without it")
                 core.check_readable()
@@ -129,13 +142,15 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError(f"another task is receiving from stream {self.id}")
         self._reading = True
         try:
-            with _trio_errors():
+            with trio_errors():
                 yield
         finally:
             self._reading = False
 
     async def _wait_readable(self) -> None:
         core = self._core
+        if core.read_waiter is not None:
+            raise trio.BusyResourceError(f"a callback waits to read from stream {self.id}")
         core.announce()
         self._driver.flush_soon()
         waiter = trio.Event()
@@ -147,6 +162,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
 
     # Sending
 
+    @trio.lowlevel.enable_ki_protection
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Queue all of `data`, after waiting until `Config.write_high_water` allows.
 
@@ -157,12 +173,26 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: the stream was reset, or the session lost.
             trio.BusyResourceError: another task is sending.
         """
-        chunk = data if isinstance(data, bytes) else bytes(memoryview(data))
+        chunk = data if isinstance(data, bytes) else as_bytes(data)
         await self._writable()
-        with _trio_errors():
+        with trio_errors():
             self._core.write(chunk)
         self._driver.flush_soon()
 
+    @trio.lowlevel.enable_ki_protection
+    def write_nowait(
+        self,
+        data: bytes | bytearray | memoryview,
+        callback: Callable[[], object] | None = None,
+    ) -> bool:
+        if self._sending:
+            raise StreamBusy(f"another task is sending on stream {self.id}")
+        chunk = data if isinstance(data, bytes) else as_bytes(data)
+        taken = self._write_now(chunk, callback)
+        self._driver.flush_soon()
+        return taken
+
+    @trio.lowlevel.enable_ki_protection
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` would not wait. Raises as `send_all`; cancelling it is harmless."""
         await self._writable()
@@ -173,18 +203,27 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         core = self._core
         self._sending = True
         try:
-            with _trio_errors():
+            with trio_errors():
                 await trio.lowlevel.checkpoint()
                 core.check_writable()
-                while core.queued() >= core.session.config.write_high_water:
-                    waiter = trio.Event()
-                    core.write_waiter = waiter
-                    await waiter.wait()
+                while core.write_full():
+                    await self._wait_for_room()
                     core.check_writable()
         finally:
             self._sending = False
+
+    async def _wait_for_room(self) -> None:
+        core = self._core
+        if core.write_waiter is not None:
+            raise trio.BusyResourceError(f"a callback waits to write to stream {self.id}")
+        waiter = trio.Event()
+        core.write_waiter = waiter
+        try:
+            await waiter.wait()
+        finally:
             core.write_waiter = None
 
+    @trio.lowlevel.enable_ki_protection
     async def send_eof(self) -> None:
         """Half-close: send FIN after what is queued. Harmless if repeated.
 
@@ -195,33 +234,38 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         if self._sending:
             raise trio.BusyResourceError(f"another task is sending on stream {self.id}")
         await trio.lowlevel.checkpoint()
-        core = self._core
-        with _trio_errors():
-            if core.closed_here or core.session.closed_here:
-                raise core.failure()
-        core.finish()
-        self._driver.settle()
+        with trio_errors():
+            self.check_open()
+        self._do(self._core.finish)
 
     # Ending
 
+    def close(self) -> None:
+        """Close both directions without waiting; what was written still goes out.
+
+        Unread data is dropped, and a peer that goes on writing is told with a RST. Harmless if
+        repeated.
+        """
+        self._do(self._core.close)
+
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """Close both directions; waits while more is queued than the peer's window lets out.
 
         Cancelled while it would wait, it drops what is queued and resets the stream.
         Harmless if repeated.
         """
-        core = self._core
-        core.close()
-        self._driver.settle()
+        self.close()
         try:
             await trio.lowlevel.checkpoint()
-            while core.stalled():
+            while self.stalled():
                 await self._wait_end()
-        except trio.Cancelled:
-            if core.stalled():
+        except BaseException:
+            if self.stalled():
                 self.reset()
             raise
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exc_type: ExceptionType | None,
@@ -231,10 +275,10 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         if exc_type is None:
             await self.aclose()
             return
-        failed = issubclass(exc_type, Exception)
-        self.reset(ErrorCode.INTERNAL_ERROR if failed else ErrorCode.STREAM_CANCELLED)
+        self.reset(code_of(exc_type))
         await trio.lowlevel.cancel_shielded_checkpoint()
 
+    @trio.lowlevel.enable_ki_protection
     async def wait_reset(self) -> int | None:
         """Wait until the stream is over.
 
@@ -251,24 +295,25 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
         while self._core.state != CLOSED:
             await self._wait_end()
-        with _trio_errors():
+        with trio_errors():
             return self._core.outcome()
 
     async def _wait_end(self) -> None:
         core = self._core
         waiter = trio.Event()
-        if core.end_waiters is None:
-            core.end_waiters = []
-        core.end_waiters.append(waiter)
+        core.await_end(waiter)
         try:
             await waiter.wait()
         finally:
-            if core.end_waiters is not None and waiter in core.end_waiters:
-                core.end_waiters.remove(waiter)
+            core.forget_end_waiter(waiter)
 
+    def _waiter_for(self, callback: Callable[[], object]) -> object:
+        return Callback(self._driver, callback)
+
+    @trio.lowlevel.enable_ki_protection
     def _do(self, step: Callable[..., object], *args: object) -> None:
         step(*args)
-        self._driver.settle()
+        self._driver.flush()
 
     def __del__(self) -> None:
         core = self._core
@@ -279,17 +324,17 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
             warnings.warn(f"unclosed stream {self!r}", ResourceWarning, stacklevel=2, source=self)
 
 
-@contextmanager
-def _trio_errors() -> Iterator[None]:
-    """Turn muxado's errors into trio's, which carry them as their cause."""
-    try:
-        yield
-    except (StreamClosed, SessionClosed) as exc:
-        by_peer = isinstance(exc, SessionClosed) and exc.reason is not None and exc.reason.by_peer
-        error = trio.BrokenResourceError if by_peer else trio.ClosedResourceError
-        raise error(str(exc)) from exc
-    except StreamReset as exc:
-        error = trio.BrokenResourceError if exc.by_peer else trio.ClosedResourceError
-        raise error(str(exc)) from exc
-    except MuxadoError as exc:
-        raise trio.BrokenResourceError(str(exc)) from exc
+class ResetWatch:
+    """Waits for the end of a stream, and cancels a scope if it was the peer's reset."""
+
+    def __init__(self, core: CoreStream, scope: trio.CancelScope) -> None:
+        self._core = core
+        self._scope = scope
+
+    def set(self) -> None:
+        """Look at the stream; called, as an event's `set`, when it may have ended."""
+        core = self._core
+        if core.state != CLOSED:  # it has sent its FIN, say
+            core.await_end(self)
+        elif core.reset_by_peer:
+            self._scope.cancel()

@@ -114,6 +114,7 @@ class Decoder:
         value: the increment of CREDIT, the last stream id of GO_AWAY.
         text: the debug text of GO_AWAY, the reason of BAD_FRAME.
         stepped_over: True once a legal frame was passed over unannounced.
+        on_growth: called when the buffer has grown, None for nothing; `shrink` undoes it.
     """
 
     __slots__ = (
@@ -126,6 +127,7 @@ class Decoder:
         "code",
         "fin",
         "length",
+        "on_growth",
         "stepped_over",
         "stream_id",
         "syn",
@@ -140,6 +142,7 @@ class Decoder:
         self._end = 0
         self._skip = 0
         self.stepped_over: bool = False
+        self.on_growth: Callable[[], None] | None = None
         self.stream_id: int = 0
         self.length: int = 0
         self.syn: bool = False
@@ -175,18 +178,22 @@ class Decoder:
             if self._end >= READ_SIZE:
                 return False
             waiting = self._input
-            self._input = bytearray(READ_SIZE)
+            self._grow(READ_SIZE)
             self._input[: self._end] = waiting
-            self._view = memoryview(self._input)
         return True
 
     def make_room(self, size: int) -> None:
         """Have `space()` hold `size` bytes, or as many as one read may bring; when it is empty."""
-        size = min(size, READ_SIZE)
+        size = min(max(size, FIRST_READ_SIZE), READ_SIZE)
         if self._start == self._end and size > len(self._input):
-            self._input = bytearray(size)
-            self._view = memoryview(self._input)
+            self._grow(size)
             self._start = self._end = 0
+
+    def _grow(self, size: int) -> None:
+        self._input = bytearray(size)
+        self._view = memoryview(self._input)
+        if self.on_growth is not None:
+            self.on_growth()
 
     def filled(self, count: int) -> None:
         """Note that `count` bytes have been put into `space()`."""
@@ -194,6 +201,24 @@ class Decoder:
 
     def clear(self) -> None:
         """Throw everything away that has come."""
+        self._start = self._end = 0
+
+    def shrink(self) -> None:
+        """Give a buffer back that has grown, unless more waits in it than a small one holds."""
+        rest = self._end - self._start
+        if len(self._input) <= FIRST_READ_SIZE or rest >= FIRST_READ_SIZE:
+            return
+        waiting = self._input[self._start : self._end]
+        self._input = bytearray(FIRST_READ_SIZE)
+        self._input[:rest] = waiting
+        self._view = memoryview(self._input)
+        self._start = 0
+        self._end = rest
+
+    def release(self) -> None:
+        """Give the buffer back whole, with all that has come; another one is made if asked for."""
+        self._input = bytearray()
+        self._view = memoryview(self._input)
         self._start = self._end = 0
 
     def next(self) -> int:

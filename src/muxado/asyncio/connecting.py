@@ -1,0 +1,176 @@
+"""`connect` dials a session; `client` and `server` make one over a byte stream that is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl as ssl_module
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from .. import forks
+from ..config import Config
+from ..endpoint import Target, check_alpn, dial_target, explain
+from ..errors import UsageError
+from ..registry import check_name
+from .awaitable import AwaitableContext
+from .links import Reader, ReaderWriterLink, TransportLink, Writer, take_over, transport_under
+from .reaching import TCP_OPTIONS, hang_up, reach, tls_options
+from .session import Session, new_session
+
+__all__ = ["client", "connect", "server"]
+
+NEVER = 1e9  # seconds, for what wants a number
+
+
+def connect(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | bool | None = None,
+    server_hostname: str | None = None,
+    config: Config | None = None,
+    timeout: float | None = 30.0,
+    name: str = "",
+    **kwds: Any,
+) -> AwaitableContext[Session]:
+    """Dial a session, as its client. Await it, or use it with `async with`.
+
+    Of a name's addresses the next one is tried too when one has not answered for 0.25 seconds,
+    and the first connection that is made is taken; on every event loop.
+
+    Args:
+        host: the host to dial over TCP.
+        port: its port.
+        path: dial this Unix socket instead; on Linux "\\0name" is an abstract one.
+        sock: use this connected socket instead.
+        ssl: True for TLS with the system's trusted authorities, or a context. True offers the
+            ALPN protocol `muxado/2`; a server that chooses none is fine.
+        server_hostname: the name the server's certificate must have; `host` by default.
+        config: the session's settings.
+        timeout: seconds for all of it: looking the name up, connecting, and the TLS handshake.
+            None: no limit.
+        name: what to call the session; see `Session.name`.
+        kwds: `family`, `proto`, `flags`, `local_addr` and `happy_eyeballs_delay`, as in the
+            loop's `create_connection`, for host and port; `ssl_handshake_timeout` and
+            `ssl_shutdown_timeout` for TLS.
+
+    Returns:
+        an awaitable that gives the `Session`. Cancelled, it closes what it has opened.
+
+    Raises:
+        UsageError: not exactly one of host and port, path, or sock was given, or an argument
+            can't be, such as `server_hostname` without `ssl`.
+        TypeError: an argument is unknown.
+        OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
+            takes too long).
+        ProtocolError: the server chose another ALPN protocol.
+    """
+    target = dial_target(host, port, path, sock, ssl, server_hostname, timeout, config)
+    return AwaitableContext("connect", prepare(target, config, name, kwds))
+
+
+def prepare(
+    target: Target, config: Config | None, name: str, kwds: dict[str, Any]
+) -> Callable[[], Coroutine[Any, Any, Session]]:
+    """Check what is left of the arguments of `connect`, and return what dials, any number of times.
+
+    Raises:
+        UsageError: an argument can't be.
+        TypeError: an argument is unknown.
+    """
+    kwds = dict(kwds)
+    check_name(name)
+    tcp = {option: kwds.pop(option) for option in TCP_OPTIONS if option in kwds}
+    if tcp and not target.host:
+        raise UsageError(f"{next(iter(tcp))}= is for host and port")
+    tls = tls_options(kwds, target.context)
+    if kwds:
+        raise TypeError(f"connect() got an unexpected keyword argument {next(iter(kwds))!r}")
+    return partial(_connect, target, config, name, tcp, tls)
+
+
+async def _connect(
+    target: Target, config: Config | None, name: str, tcp: dict[str, Any], tls: dict[str, Any]
+) -> Session:
+    try:
+        async with asyncio.timeout(target.timeout) as limit:
+            return await _dial(target, config, name, tcp, tls)
+    except TimeoutError:
+        if limit.expired():
+            raise target.timed_out() from None
+        raise
+
+
+async def _dial(
+    target: Target, config: Config | None, name: str, tcp: dict[str, Any], tls: dict[str, Any]
+) -> Session:
+    sock = await reach(target, **tcp)
+    forks.guard(sock)
+    session, driver = new_session(client=True, config=config, name=name)
+    link = TransportLink(driver)
+    loop = driver.loop
+    options: dict[str, Any] = {"sock": sock}
+    if target.context is not None:
+        # The time limit of the whole is the handshake's too, unless it has one of its own.
+        tls = {"ssl_handshake_timeout": NEVER} | tls
+        options |= {"ssl": target.context, "server_hostname": target.name} | tls
+    try:
+        if sock.family == getattr(socket, "AF_UNIX", None):
+            await loop.create_unix_connection(lambda: link, **options)
+        else:
+            await loop.create_connection(lambda: link, **options)
+    except BaseException as exc:
+        # The transport has the socket. Given up in its handshake, asyncio's TLS would leave it.
+        hang_up(sock)
+        driver.give_up()
+        if target.context is not None:
+            explain(exc)
+        raise
+    try:
+        secured = link.get_extra_info("ssl_object")
+        if isinstance(secured, ssl_module.SSLObject):
+            check_alpn(secured.selected_alpn_protocol())
+    except BaseException:
+        session.abort()
+        raise
+    return session
+
+
+def client(reader: Reader, writer: Writer, *, config: Config | None = None) -> Session:
+    """Make a session over a byte stream that is there already, as its client.
+
+    The pair of `asyncio.open_connection`, over TLS too, is taken over at the full speed of
+    its transport, and must not be used again. Any other pair with `read`, `write`, `drain`
+    and `close` (a subprocess's two pipes, say) is pumped.
+
+    Args:
+        reader: has `await read(n)`.
+        writer: has `write(data)`, `await drain()` and `close()`.
+        config: the session's settings.
+
+    Raises:
+        RuntimeError: no event loop is running.
+    """
+    return _over_pair(reader, writer, client=True, config=config)
+
+
+def server(reader: Reader, writer: Writer, *, config: Config | None = None) -> Session:
+    """Make a session over a byte stream that is there already, as its server. See `client`."""
+    return _over_pair(reader, writer, client=False, config=config)
+
+
+def _over_pair(reader: Reader, writer: Writer, *, client: bool, config: Config | None) -> Session:
+    session, driver = new_session(client=client, config=config)
+    transport = transport_under(reader, writer)
+    if transport is not None:
+        link = TransportLink(driver)
+        link.kept = writer
+        take_over(link, reader, transport, link.take_early)
+    else:
+        ReaderWriterLink(driver, reader, writer, "muxado client" if client else "muxado server")
+    return session

@@ -1,0 +1,285 @@
+"""`connect` dials a session; `client` and `server` make one over a connected socket."""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import ssl as ssl_module
+from math import inf
+from time import monotonic, sleep
+from typing import Any
+
+from .. import forks
+from ..config import Config
+from ..core import CoreSession, MemoryPool
+from ..endpoint import (
+    ATTEMPT_DELAY,
+    CONNECT_RETRY,
+    Target,
+    check_alpn,
+    dial_target,
+    explain,
+    in_turn,
+    raise_failures,
+    reach_path,
+)
+from ..registry import SessionRecord, check_name
+from .driver import Driver
+from .locks import LONGEST_SELECT, PIECE, deadline_of, rest_of
+from .session import Session
+
+__all__ = ["client", "connect", "server"]
+
+# What connect() says of a connection that is being made; the last is Windows' own.
+UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
+
+
+def connect(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    sock: socket.socket | None = None,
+    ssl: ssl_module.SSLContext | bool | None = None,
+    server_hostname: str | None = None,
+    config: Config | None = None,
+    timeout: float | None = 30.0,
+    name: str = "",
+    source_address: tuple[str, int] | None = None,
+) -> Session:
+    """Dial a session, as its client, and return it once the connection is there.
+
+    Of a name's addresses the next one is tried too when one has not answered for 0.25 seconds,
+    and the first connection that is made is taken.
+
+    Args:
+        host: the host to dial over TCP.
+        port: its port.
+        path: dial this Unix socket instead; on Linux "\\0name" is an abstract one.
+        sock: use this connected socket instead; it is the session's from then on.
+        ssl: True for TLS with the system's trusted authorities, or a context. True offers the
+            ALPN protocol `muxado/2`; a server that chooses none is fine.
+        server_hostname: the name the server's certificate must have; `host` by default.
+        config: the session's settings.
+        timeout: seconds for the connection, whichever of the host's addresses it is made to, and
+            its TLS handshake; looking the name up comes on top. None: no limit.
+        name: what to call the session; see `Session.name`.
+        source_address: the local address to dial from.
+
+    Raises:
+        UsageError: not exactly one of host and port, path, or sock was given, or an argument
+            can't be, such as `server_hostname` without `ssl`.
+        OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
+            takes too long).
+        ProtocolError: the server chose another ALPN protocol.
+        RuntimeError: no thread can be started for the session.
+    """
+    target = dial_target(
+        host, port, path, sock, ssl, server_hostname, timeout, config, secured=True
+    )
+    check_name(name)
+    deadline = deadline_of(target.timeout)
+    try:
+        reached = _reach(target, deadline, source_address)
+        if target.context is not None:
+            reached = _secure(reached, target, deadline)
+    except _TimeIsUp:
+        raise target.timed_out() from None
+    session: Session = _or_close(reached, _over, reached, client=True, config=config, name=name)
+    return session
+
+
+class _TimeIsUp(Exception):
+    """The time limit of the dial is over, and not one of the system's."""
+
+
+def _reach(target: Target, deadline: float | None, source: tuple[str, int] | None) -> socket.socket:
+    if target.sock is not None:
+        given: socket.socket = target.sock
+        return given
+    if target.path is not None:
+        sock = socket.socket(socket.AF_UNIX)
+        forks.guard(sock)
+        _or_close(sock, _reach_path, sock, target.path, deadline)
+        return sock
+    found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    return _race(target, in_turn(found), deadline, source)
+
+
+def _reach_path(sock: socket.socket, path: str, deadline: float | None) -> None:
+    sock.setblocking(False)
+    while not reach_path(sock, path):
+        if rest_of(deadline) == 0:
+            raise _TimeIsUp
+        sleep(CONNECT_RETRY)
+
+
+def _race(
+    target: Target,
+    addresses: list[tuple[Any, ...]],
+    deadline: float | None,
+    source: tuple[str, int] | None,
+) -> socket.socket:
+    """Connect to the first address that answers; the next one is begun after a while."""
+    failures: list[OSError] = []
+    attempts: set[socket.socket] = set()
+    next_at = 0.0
+    try:
+        with selectors.DefaultSelector() as selector:
+            while addresses or attempts:
+                if addresses and (monotonic() >= next_at or not attempts):
+                    try:
+                        attempts.add(_attempt(addresses.pop(0), source, selector))
+                    except OSError as exc:
+                        failures.append(exc)
+                        continue
+                    next_at = monotonic() + ATTEMPT_DELAY
+                until = min(inf if deadline is None else deadline, next_at if addresses else inf)
+                for sock in _select(selector, until):
+                    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    attempts.remove(sock)
+                    if number == 0:
+                        return sock
+                    selector.unregister(sock)
+                    sock.close()
+                    failures.append(OSError(number, os.strerror(number)))
+                    next_at = 0.0
+                if rest_of(deadline) == 0:
+                    raise _TimeIsUp
+        raise_failures(failures, target)
+    finally:
+        for sock in attempts:
+            sock.close()
+        del failures  # a cycle otherwise
+
+
+def _attempt(
+    found: tuple[Any, ...], source: tuple[str, int] | None, selector: selectors.BaseSelector
+) -> socket.socket:
+    """Begin to connect to an address."""
+    family, kind, protocol, _, address = found
+    sock = socket.socket(family, kind, protocol)
+    try:
+        forks.guard(sock)
+        sock.setblocking(False)
+        if source is not None:
+            sock.bind(source)
+        number = sock.connect_ex(address)
+        if number not in UNDER_WAY:
+            raise OSError(number, os.strerror(number))
+        selector.register(sock, selectors.EVENT_WRITE)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _select(selector: selectors.BaseSelector, until: float) -> list[socket.socket]:
+    """Wait until sockets are ready, or the time is up; a signal interrupts it on every system."""
+    while True:
+        rest = max(0.0, until - monotonic())
+        ready = [key.fileobj for key, _ in selector.select(min(rest, PIECE, LONGEST_SELECT))]
+        if ready or rest == 0:
+            return ready  # type: ignore[return-value]  # they are the sockets that were registered
+
+
+def _secure(sock: socket.socket, target: Target, deadline: float | None) -> socket.socket:
+    """Do the TLS handshake."""
+    assert target.context is not None
+    try:
+        sock.setblocking(False)
+        secured = target.context.wrap_socket(
+            sock, server_hostname=target.name or None, do_handshake_on_connect=False
+        )
+    except BaseException:
+        sock.close()
+        raise
+    forks.guard(secured)
+    try:
+        while True:
+            try:
+                secured.do_handshake()
+                break
+            except ssl_module.SSLWantReadError:
+                _wait(secured, selectors.EVENT_READ, deadline)
+            except ssl_module.SSLWantWriteError:
+                _wait(secured, selectors.EVENT_WRITE, deadline)
+        check_alpn(secured.selected_alpn_protocol())
+    except BaseException as exc:
+        secured.close()
+        explain(exc)
+        raise
+    return secured
+
+
+def _wait(sock: socket.socket, event: int, deadline: float | None) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, event)
+        if not _select(selector, inf if deadline is None else deadline):
+            raise _TimeIsUp
+
+
+def _or_close(sock: socket.socket, step: Any, *args: Any, **kwds: Any) -> Any:
+    """Take a step of dialling; close the socket if it fails."""
+    try:
+        return step(*args, **kwds)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def client(sock: socket.socket, *, config: Config | None = None) -> Session:
+    """Make a session over a connected socket, as its client. It does not wait.
+
+    Args:
+        sock: the socket, which may be an `ssl.SSLSocket` after its handshake. It is the session's
+            from then on, which makes it non-blocking and closes it.
+        config: the session's settings; `Config()` by default.
+
+    Returns:
+        the session, to be closed, or used with `with`.
+
+    Raises:
+        RuntimeError: no thread can be started for it; the socket is still the caller's.
+    """
+    return _over(sock, client=True, config=config)
+
+
+def server(sock: socket.socket, *, config: Config | None = None) -> Session:
+    """Make a session over a connected socket, as its server. It does not wait.
+
+    Args:
+        sock: the socket, as for `client`.
+        config: the session's settings; `Config()` by default.
+
+    Returns:
+        the session, to be closed, or used with `with`.
+
+    Raises:
+        RuntimeError: no thread can be started for it; the socket is still the caller's.
+    """
+    return _over(sock, client=False, config=config)
+
+
+def _over(sock: socket.socket, *, client: bool, config: Config | None, name: str = "") -> Session:
+    return new_session(sock, client=client, config=config, name=name)[0]
+
+
+def new_session(
+    sock: socket.socket,
+    *,
+    client: bool,
+    config: Config | None,
+    name: str = "",
+    pool: MemoryPool | None = None,
+) -> tuple[Session, Driver]:
+    """Make a session over a connected socket, and its driver.
+
+    Raises:
+        RuntimeError: no thread can be started for it; the socket is still the caller's.
+    """
+    core = CoreSession(client=client, config=config or Config(), now=monotonic(), pool=pool)
+    driver = Driver(core, sock, SessionRecord(core, name))
+    return Session(driver), driver

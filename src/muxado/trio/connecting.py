@@ -1,0 +1,152 @@
+"""`connect` dials a session; `client` and `server` make one over a trio stream."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl as ssl_module
+from contextlib import AbstractAsyncContextManager
+from math import inf
+
+import trio
+
+from .. import forks
+from ..config import Config
+from ..endpoint import (
+    ATTEMPT_DELAY,
+    CONNECT_RETRY,
+    Target,
+    check_alpn,
+    dial_target,
+    explain,
+    reach_path,
+)
+from ..registry import check_name
+from .block import SessionBlock
+from .driver import close_forcefully
+from .session import Session
+
+__all__ = ["client", "connect", "server"]
+
+
+def connect(
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    sock: trio.socket.SocketType | None = None,
+    ssl: ssl_module.SSLContext | bool | None = None,
+    server_hostname: str | None = None,
+    config: Config | None = None,
+    timeout: float | None = 30.0,
+    name: str = "",
+) -> AbstractAsyncContextManager[Session]:
+    """Dial a session, as its client: ``async with connect(host, port) as session``.
+
+    Of a name's addresses the next one is tried too when one has not answered for 0.25 seconds,
+    and the first connection that is made is taken.
+
+    Args:
+        host: the host to dial over TCP.
+        port: its port.
+        path: dial this Unix socket instead; on Linux "\\0name" is an abstract one.
+        sock: use this connected trio socket instead.
+        ssl: True for TLS with the system's trusted authorities, or a context. True offers the
+            ALPN protocol `muxado/2`; a server that chooses none is fine.
+        server_hostname: the name the server's certificate must have; `host` by default.
+        config: the session's settings.
+        timeout: seconds for all of it: looking the name up, connecting, and the TLS handshake.
+            None: no limit.
+        name: what to call the session; see `Session.name`.
+
+    Raises:
+        UsageError: not exactly one of host and port, path, or sock was given, or an argument
+            can't be, such as `server_hostname` without `ssl`.
+        OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
+            takes too long); raised when the block is entered.
+        ProtocolError: the server chose another ALPN protocol.
+    """
+    kind = trio.socket.SocketType
+    target = dial_target(host, port, path, sock, ssl, server_hostname, timeout, config, kind=kind)
+    check_name(name)
+
+    async def dial() -> trio.abc.Stream:
+        with trio.move_on_after(inf if target.timeout is None else target.timeout) as scope:
+            return await _dial(target)
+        assert scope.cancelled_caught
+        raise target.timed_out()
+
+    return SessionBlock(dial, sock, client=True, config=config, name=name)
+
+
+async def _dial(target: Target) -> trio.abc.Stream:
+    transport: trio.abc.Stream
+    if target.path is not None:
+        transport = trio.SocketStream(await _reach_path(target.path))
+    elif target.sock is not None:
+        transport = trio.SocketStream(target.sock)
+    else:
+        transport = await trio.open_tcp_stream(
+            target.host, target.port, happy_eyeballs_delay=ATTEMPT_DELAY
+        )
+    if isinstance(transport, trio.SocketStream):
+        forks.guard(transport.socket)
+    if target.context is not None:
+        transport = await _secure(transport, target.context, target.name)
+    return transport
+
+
+async def _reach_path(path: str) -> trio.socket.SocketType:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.setblocking(False)
+        while not reach_path(sock, path):  # noqa: ASYNC110
+            await trio.sleep(CONNECT_RETRY)
+        return trio.socket.from_stdlib_socket(sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _secure(
+    transport: trio.abc.Stream, context: ssl_module.SSLContext, name: str
+) -> trio.abc.Stream:
+    secured = trio.SSLStream(transport, context, server_hostname=name or None)
+    try:
+        await secured.do_handshake()
+        check_alpn(secured.selected_alpn_protocol())
+    except BaseException as exc:
+        await close_forcefully(transport)
+        if isinstance(exc, trio.BrokenResourceError):
+            if isinstance(exc.__cause__, ssl_module.SSLError):
+                explain(exc.__cause__)
+                raise exc.__cause__ from None
+            lost = ConnectionResetError(
+                errno.ECONNRESET, "the connection was lost in the TLS handshake"
+            )
+            explain(lost)
+            raise lost from exc
+        raise
+    return secured
+
+
+def client(
+    stream: trio.abc.Stream, *, config: Config | None = None
+) -> AbstractAsyncContextManager[Session]:
+    """Make a session over a trio stream, as its client: ``async with client(stream) as session``.
+
+    The end of the block closes the session in order, and aborts it if the block raises.
+
+    Args:
+        stream: carries the session, is its own from then on, and is closed with it.
+        config: the session's settings.
+    """
+    return SessionBlock.over(stream, client=True, config=config)
+
+
+def server(
+    stream: trio.abc.Stream, *, config: Config | None = None
+) -> AbstractAsyncContextManager[Session]:
+    """Make a session over a trio stream, as its server. See `client` for the arguments."""
+    return SessionBlock.over(stream, client=False, config=config)
