@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.patience import patience
 
 from .gopeer import RELEASES, GoToolchainMissing, build
 from .meeting import USUAL_WAYS, Meeting, Tls, Way
@@ -38,7 +39,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.interop)
     if inspect.iscoroutinefunction(item.obj):
         mark = item.get_closest_marker("patience")
-        item.obj = bounded(item.obj, mark.args[0] if mark else PATIENCE)
+        item.obj = bounded(item.obj, patience(mark.args[0] if mark else PATIENCE))
 
 
 def bounded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:

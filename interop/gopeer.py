@@ -12,6 +12,8 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
+from tests.patience import patience
+
 SOURCE = Path(__file__).parent / "peer"
 
 # What the tests call a release, and how it is built.
@@ -19,9 +21,9 @@ RELEASES = {"v2.0.2": [], "v2.0.1": ["-modfile=go-2.0.1.mod"]}
 NEWEST = "v2.0.2"
 
 # Seconds. Go gives up on a command before we give up on Go.
-GO_TIMEOUT = 30.0
-GRACE = 3.0
-BUILD_TIMEOUT = 600.0
+GO_TIMEOUT = patience(30)
+GRACE = patience(3)
+BUILD_TIMEOUT = patience(600)
 
 # The longest line that Go may print.
 LINE_LIMIT = 4 * 1024 * 1024
@@ -145,7 +147,7 @@ class GoPeer:
         return reply
 
     async def event(self, name: str, *, timeout: float = 10.0, **match: Any) -> Fields:
-        """Wait for the next event of that name, with those fields, that nobody has waited for."""
+        """Wait for the next event of this name and fields that no call has returned yet."""
         wanted = {"event": name} | match
         for event in self._events:
             if wanted.items() <= event.items():
@@ -155,11 +157,11 @@ class GoPeer:
             raise EOFError(f"Go has ended and will not say {wanted}")
         waiter: asyncio.Future[Fields] = asyncio.get_running_loop().create_future()
         self._waiters.append((wanted, waiter))
-        self._expire(waiter, timeout, f"Go has not said {wanted} within {timeout} s")
+        self._expire(waiter, patience(timeout), f"Go has not said {wanted} within {timeout} s")
         return await waiter
 
     def seen(self, name: str, **match: Any) -> int:
-        """Return how many such events have come that nobody has waited for."""
+        """Return how many such events have come that no call has returned yet."""
         wanted = {"event": name} | match
         return sum(wanted.items() <= event.items() for event in self._events)
 
@@ -183,7 +185,7 @@ class GoPeer:
         for future in waiting:
             if not future.done():
                 future.set_exception(ended)
-                future.exception()  # it may be that nobody asks
+                future.exception()  # otherwise asyncio logs it if no test awaits the reply
 
     def _heard(self, event: Fields) -> None:
         for entry in self._waiters:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import aiohttp
 import httpx
 import requests
+from tests.patience import patience
 
 import muxado.sync
 from muxado import Session
@@ -24,7 +25,7 @@ from .helpers import MIB
 T = TypeVar("T", bound=BaseException)
 
 # Seconds that a step of a request may take before it counts as hanging.
-STEP = 20
+STEP = patience(20)
 URL = "http://peer"
 MOST = 1000  # requests at once
 KEPT = 20  # idle connections, httpx's own default: its pool is slow with many

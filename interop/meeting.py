@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import trustme
+from tests.patience import patience
 
 import muxado
 import muxado.sync
@@ -20,7 +21,7 @@ from .raw import Raw
 from .relay import Relay
 
 HOST = "127.0.0.1"
-PATIENCE = 10.0  # seconds that a thread may wait
+PATIENCE = patience(10)  # seconds that a thread may wait
 ALPN = "muxado/2"
 
 

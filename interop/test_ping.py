@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.patience import patience
 
 from muxado import Config
 
@@ -79,7 +80,7 @@ async def test_go_answers_beside_streams_that_nobody_reads(
 async def test_an_idle_peer_is_kept(meeting: Meeting, way: Way) -> None:
     """Go says nothing of its own accord; only the ping's answer keeps it from being given up."""
     session, go = await meeting.meet(
-        way, "none", config=Config(ping_interval=0.05, ping_timeout=2.0)
+        way, "none", config=Config(ping_interval=0.05, ping_timeout=patience(2))
     )
     asked = 0
     while asked < 5:

@@ -103,9 +103,11 @@ async def test_quirk_02_by_hand(meeting: Meeting, release: str, beyond: int) -> 
     raw, go = await meeting.meet_by_hand("hold", release=release)
     text = bytes(MIB) + data(5, b"", SYN)
     raw.send(go_away(0, 0, text[: MIB + beyond]), data(3, b"", SYN))
+    if beyond:
+        await go.event("held", stream=5)  # comes from a goroutine of its own, in any order
     await go.event("held", stream=3)
     await raw.ping()
-    assert go.seen("held", stream=5) == (1 if beyond else 0)
+    assert go.seen("held", stream=5) == 0
 
 
 # 8: the last id can be lower than what was accepted

@@ -3,46 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Iterator
+from typing import NamedTuple
 
-import anyio
 import pytest
 import trustme
 
 import muxado
 import muxado.sync
+from tests.bounded import LOOPS, bound
+from tests.patience import patience
 
-PATIENCE = 10
-
-LOOPS = [
-    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-    pytest.param(
-        ("asyncio", {"use_uvloop": True}),
-        id="uvloop",
-        marks=pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed"),
-    ),
-]
+PATIENCE = patience(10)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Bound the time of every async test; of trio's too."""
-    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.obj = bounded(item.obj)
-
-
-def bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    @functools.wraps(test)
-    async def run(*args: Any, **kwds: Any) -> None:
-        with anyio.fail_after(PATIENCE):
-            await test(*args, **kwds)
-
-    return run
+    bound(item, PATIENCE)
 
 
 @pytest.fixture(params=LOOPS)

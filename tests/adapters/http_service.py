@@ -31,6 +31,9 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.reset()
             self.close_connection = True
         else:
+            if self.path == "/wait":
+                self.server.waiting.set()
+                self.server.ending.wait(PATIENCE)
             self.answer(self.path.encode())
         if self.path == "/once":
             self.close_connection = True
@@ -55,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(HTTPServer):
     def __init__(self, *args: Any, **kwds: Any) -> None:
         super().__init__(*args, **kwds)
+        self.waiting = threading.Event()
         self.ending = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -62,12 +66,16 @@ class Server(HTTPServer):
 
 
 @contextmanager
-def serving(session: muxado.sync.Session, context: ssl.SSLContext | None = None) -> Iterator[None]:
-    server = Server(session, Handler, ssl=context)
+def serving(
+    session: muxado.sync.Session,
+    context: ssl.SSLContext | None = None,
+    handler: type[Handler] = Handler,
+) -> Iterator[Server]:
+    server = Server(session, handler, ssl=context)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield
+        yield server
     finally:
         server.ending.set()
         server.shutdown()

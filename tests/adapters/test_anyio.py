@@ -15,8 +15,9 @@ from anyio.streams.tls import TLSStream
 import muxado
 import muxado.trio
 from muxado.adapters.anyio import ByteStream, StreamListener
+from tests.bounded import LOOPS
 
-from .conftest import LOOPS, Tls
+from .conftest import Tls
 
 pytestmark = pytest.mark.anyio
 

@@ -106,7 +106,7 @@ class Serving:
 
 @pytest.fixture
 async def problems() -> AsyncIterator[list[dict[str, Any]]]:
-    """What the loop's exception handler is told; nobody else hears of it."""
+    """What the loop's exception handler is told, and no other code."""
     loop = asyncio.get_running_loop()
     found: list[dict[str, Any]] = []
     before = loop.get_exception_handler()
@@ -189,13 +189,16 @@ async def test_a_closed_server_takes_no_more_and_leaves_the_rest(ends: Ends) -> 
     other = await serving.next()
     assert serving.server.is_serving()
     serving.server.close()
-    await serving.server.wait_closed()
-    assert not serving.server.is_serving()
+    waiting = asyncio.ensure_future(serving.server.wait_closed())
     transport.write(b"still here")
     await other.until(10)
+    assert not serving.server.is_serving()
     async with ends.calling.open(eager=True), await ends.serving.accept():
         pass
+    assert not waiting.done()  # as asyncio's own since Python 3.12: not before its streams
     transport.abort()
+    await waiting
+    assert "lost" in other.calls
 
 
 async def test_serve_forever_ends_with_the_session(ends: Ends) -> None:
@@ -229,9 +232,13 @@ async def test_eof_received_true_keeps_the_transport_for_writing(ends: Ends) -> 
     other.transport.close()
     assert await protocol.until(6) == b"answer"
     await protocol.ended
-    assert await protocol.lost is None
     assert await other.lost is None
     assert other.calls == ["made", "data", "eof", "lost"]
+    await ends.calling.ping()
+    assert not transport.is_closing()  # both ends are through, but it keeps its own open
+    assert protocol.calls[-1] == "eof"
+    transport.close()
+    assert await protocol.lost is None
 
 
 async def test_eof_received_false_closes(ends: Ends) -> None:

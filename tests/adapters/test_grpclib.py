@@ -12,6 +12,7 @@ from google.protobuf.wrappers_pb2 import Int64Value
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
+import muxado.testing
 from muxado.adapters.grpclib import Channel, serve
 
 from .conftest import Ends
@@ -64,3 +65,32 @@ async def test_calls(ends: Ends) -> None:
     channel.close()
     serving.cancel()
     await asyncio.wait([serving])
+
+
+async def test_the_servers_own_close_ends_it_on_every_session(ends: Ends) -> None:
+    server = grpclib.server.Server([Squares()])
+    async with muxado.testing.asyncio_pair() as (calling, second):
+        serving = [asyncio.ensure_future(serve(server, s)) for s in (ends.serving, second)]
+        for session in (ends.calling, calling):
+            channel = Channel(session)
+            count: Any = grpclib.client.StreamStreamMethod(
+                channel, "/Squares/Count", Int64Value, Int64Value
+            )
+            assert len(await count([Int64Value(value=1)])) == 1
+            channel.close()
+        server.close()
+        server.close()  # harmless
+        await server.wait_closed()
+        await asyncio.gather(*serving)
+        with pytest.raises(RuntimeError, match="closed"):
+            await serve(server, second)
+        assert not second.closed
+
+
+async def test_a_server_that_listens_is_not_run_over_a_session(ends: Ends) -> None:
+    server = grpclib.server.Server([Squares()])
+    await server.start("127.0.0.1", 0)
+    with pytest.raises(RuntimeError, match="listens"):
+        await serve(server, ends.serving)
+    server.close()
+    await server.wait_closed()

@@ -20,8 +20,9 @@ import muxado
 import muxado.sync
 import muxado.trio
 from muxado.adapters.httpx import AsyncTransport, Transport
+from tests.bounded import LOOPS
 
-from .conftest import LOOPS, PATIENCE, SyncEnds, Tls
+from .conftest import PATIENCE, SyncEnds, Tls
 from .http_service import serving
 
 MIB = 1024 * 1024
@@ -58,6 +59,20 @@ async def mixed(way: str, anyio_backend_name: str) -> AsyncIterator[Mixed]:
 
 
 # async
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("side", ["calling", "serving"])
+async def test_idle_connections_end_when_the_session_drains(mixed: Mixed, side: str) -> None:
+    transport = AsyncTransport(mixed.calling)
+    with serving(mixed.serving):
+        async with httpx.AsyncClient(transport=transport, timeout=PATIENCE) as http:
+            assert (await http.get("http://service/")).status_code == 200
+            if side == "calling":
+                await mixed.calling.shutdown(timeout=None)
+            else:
+                await anyio.to_thread.run_sync(mixed.serving.shutdown, None)
+            assert mixed.calling.close_reason.clean
 
 
 @pytest.mark.anyio
@@ -203,10 +218,10 @@ def test_sync_failures(sync_ends: SyncEnds) -> None:
 def test_sync_a_peer_that_fell_silent_is_no_timeout_of_the_request(
     tcp_socket: socket.socket,
 ) -> None:
-    config = muxado.Config(ping_interval=0.05, ping_timeout=0.05)
+    config = muxado.Config(ping_interval=0.5, ping_timeout=0.05)
     with (
         muxado.sync.connect(*tcp_socket.getsockname(), config=config) as session,
-        httpx.Client(transport=Transport(session), timeout=PATIENCE) as http,
+        httpx.Client(transport=Transport(session, verify=False), timeout=PATIENCE) as http,
     ):
         with pytest.raises(httpx.ReadError):
             http.get("http://service/")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
+from threading import Thread
 from time import monotonic
 
 import pytest
@@ -11,6 +13,7 @@ import requests
 import urllib3
 
 from muxado.adapters.requests import Adapter
+from muxado.adapters.socketserver import HTTPServer
 from muxado.adapters.urllib3 import PoolManager
 
 from .conftest import PATIENCE, SyncEnds, Tls
@@ -101,3 +104,45 @@ def test_urllib3_itself(sync_ends: SyncEnds) -> None:
         sync_ends.calling.close()
         with pytest.raises(urllib3.exceptions.MaxRetryError):
             http.request("GET", "http://other/x", timeout=PATIENCE, retries=1)
+
+
+class TooLarge(BaseHTTPRequestHandler):
+    """Refuses every upload without reading it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.send_response(413)
+        self.send_header("Content-Length", "0")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def upload() -> Iterator[bytes]:
+    """Give more than the window holds, in pieces."""
+    return (bytes(64 * 1024) for _ in range(64))
+
+
+@pytest.mark.parametrize("library", ["urllib3", "requests"])
+def test_an_early_answer_to_an_upload_is_had(
+    http: requests.Session, sync_ends: SyncEnds, library: str
+) -> None:
+    service = HTTPServer(sync_ends.serving, TooLarge)
+    thread = Thread(target=service.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        if library == "requests":
+            answer = http.post("http://service/", data=upload(), timeout=PATIENCE)
+            assert answer.status_code == 413
+        else:
+            with PoolManager(sync_ends.calling, retries=False) as pool:
+                raw = pool.request("POST", "http://service/", body=upload(), timeout=PATIENCE)
+                assert raw.status == 413
+    finally:
+        service.shutdown()
+        service.server_close()
+        thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import muxado
 import muxado.sync
 from muxado.adapters.websockets import ListeningSocket
 
-from .conftest import PATIENCE, SyncEnds
+from .conftest import PATIENCE, SyncEnds, Tls
 
 MIB = 1024 * 1024
 
@@ -31,8 +32,8 @@ def reverse(connection: websockets.sync.server.ServerConnection) -> None:
 
 
 @contextmanager
-def serving(session: muxado.sync.Session) -> Iterator[None]:
-    listener: Any = ListeningSocket(session)
+def serving(session: muxado.sync.Session, context: ssl.SSLContext | None = None) -> Iterator[None]:
+    listener: Any = ListeningSocket(session, ssl=context)
     with websockets.sync.server.serve(reverse, sock=listener, max_size=None) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -54,6 +55,26 @@ def test_from_threads(sync_ends: SyncEnds) -> None:
         assert socket.recv(PATIENCE) == "odaxum"
         socket.send(bytes(MIB) + b"!")
         assert socket.recv(PATIENCE) == b"!" + bytes(MIB)
+
+
+def test_with_tls_inside(sync_ends: SyncEnds, tls: Tls) -> None:
+    stream = sync_ends.calling.open().to_socket()
+    with (
+        serving(sync_ends.serving, tls.server),
+        websockets.sync.client.connect(
+            "wss://service.internal/", sock=stream, ssl=tls.client
+        ) as connection,
+    ):
+        connection.send("muxado")
+        assert connection.recv(PATIENCE) == "odaxum"
+
+
+def test_a_context_for_the_listening_socket_is_refused_in_words(
+    sync_ends: SyncEnds, tls: Tls
+) -> None:
+    listener: Any = ListeningSocket(sync_ends.serving)
+    with pytest.raises(muxado.UsageError, match=r"ListeningSocket\(session, ssl=context\)"):
+        websockets.sync.server.serve(reverse, sock=listener, ssl=tls.server)
 
 
 @pytest.mark.anyio

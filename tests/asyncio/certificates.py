@@ -1,4 +1,4 @@
-"""TLS contexts of an authority that nobody but the tests trusts."""
+"""TLS contexts of an authority that only the tests trust."""
 
 from __future__ import annotations
 

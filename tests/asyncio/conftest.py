@@ -3,50 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import muxado
+from tests.bounded import LOOPS, bound
+from tests.patience import patience
 
 from .certificates import Tls
 from .transports import TRANSPORTS, Connect, Ends
 
 # Seconds that a test, or a fixture's part of it, may take before it counts as hanging.
-PATIENCE = 10
-
-LOOPS = [
-    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-    pytest.param(
-        ("asyncio", {"use_uvloop": True}),
-        id="uvloop",
-        marks=pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed"),
-    ),
-]
+PATIENCE = patience(10)
 
 NewPair = Callable[..., Awaitable[Ends]]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Bound the time of every async test: a wait that never ends names its line."""
-    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.obj = bounded(item.obj)
-
-
-def bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    @functools.wraps(test)
-    async def run(*args: Any, **kwds: Any) -> None:
-        async with asyncio.timeout(PATIENCE):
-            await test(*args, **kwds)
-
-    return run
+    bound(item, PATIENCE)
 
 
 @pytest.fixture(params=LOOPS)
@@ -59,18 +36,6 @@ async def no_tasks_left(anyio_backend: object) -> AsyncIterator[None]:
     """Fail a test that leaves tasks behind; listed first, it looks last."""
     yield
     assert [task for task in asyncio.all_tasks() if "TestRunner" not in repr(task)] == []
-
-
-@pytest.fixture(scope="session")
-def tls() -> Tls:
-    return Tls()
-
-
-@pytest.fixture
-def socket_path() -> Iterator[str]:
-    """A place for a Unix socket, with a name short enough for every platform."""
-    with tempfile.TemporaryDirectory(prefix="mux") as folder:
-        yield str(Path(folder) / "s")
 
 
 @pytest.fixture(params=TRANSPORTS)

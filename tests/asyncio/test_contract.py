@@ -382,7 +382,8 @@ async def test_go_away_stops_new_streams_of_the_peer_only(session_pair: Ends) ->
         await server.ping()
         with pytest.raises(muxado.PeerGone) as caught:
             client.open()
-        assert caught.value.reason is None
+        assert caught.value.reason is not None
+        assert (caught.value.reason.code, caught.value.reason.debug) == (3, b"soon gone")
         assert not client.closed
         async with opened(server, client) as (mine, yours):
             await mine.write(b"still allowed")
@@ -432,9 +433,17 @@ async def test_shutdown_aborts_when_its_time_is_up(session_pair: Ends) -> None:
             await stream.read()
 
 
-async def test_shutdown_of_a_session_without_streams_is_quick(session_pair: Ends) -> None:
-    client, server = session_pair
-    await client.shutdown(None)
+async def test_shutdown_of_a_session_without_streams_is_quick(new_pair: NewPair) -> None:
+    client, server = await new_pair(close_timeout=1000)
+    other, _ = await new_pair()
+    async with running(client.shutdown(None)) as ending:
+        # It takes a few round trips, however long those of this machine are.
+        rounds = 0
+        while not ending.done():
+            await other.ping()
+            rounds += 1
+        await ending
+    assert rounds < 50
     await server.wait_closed()
     await client.shutdown()
 
@@ -490,7 +499,7 @@ async def test_close_ends_the_closer_at_once_and_the_peer_in_order(session_pair:
     for session, by_peer in ((client, False), (server, True)):
         reason = session.close_reason
         assert reason is not None
-        assert (reason.code, reason.by_peer, reason.clean) == (0, by_peer, True)
+        assert (reason.code, reason.by_peer) == (0, by_peer)
 
 
 async def test_both_sides_may_close_at_once(session_pair: Ends) -> None:
@@ -512,15 +521,15 @@ async def test_abort_ends_both_sides_with_its_code(session_pair: Ends) -> None:
             client.abort(99)
             with pytest.raises(muxado.SessionClosed):
                 await here
-            with pytest.raises(muxado.ProtocolError) as caught:
+            with pytest.raises(muxado.SessionAborted) as caught:
                 await there
         assert caught.value.code == 99
         assert caught.value.reason is server.close_reason
         with pytest.raises(muxado.SessionClosed):
             await stream.write(b"x")
-        with pytest.raises(muxado.ProtocolError):
+        with pytest.raises(muxado.SessionAborted):
             await other.write(b"x")
-        with pytest.raises(muxado.ProtocolError):
+        with pytest.raises(muxado.SessionAborted):
             await anext(server)
     await client.wait_closed()
     await server.wait_closed()
@@ -745,7 +754,7 @@ async def test_serve_raises_after_a_bad_end(session_pair: Ends) -> None:
     async with running(server.serve(echo)) as serving, client.open(eager=True) as stream:
         await client.ping()
         client.abort(42)
-        with pytest.raises(muxado.ProtocolError) as caught:
+        with pytest.raises(muxado.SessionAborted) as caught:
             await serving
         assert caught.value.code == 42
         assert stream.is_closing()

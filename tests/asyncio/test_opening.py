@@ -638,7 +638,8 @@ async def test_shutdown_lets_streams_come_to_their_end() -> None:
         await stream.write(b"before ")
         assert await stream.readexactly(7) == b"before "
         async with running(server.shutdown()) as ending:
-            await session.ping()
+            while not session.draining:
+                await session.ping()
             with pytest.raises(muxado.PeerGone):
                 session.open()
             assert await exchange(stream, b"after") == b"after"

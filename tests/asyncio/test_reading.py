@@ -271,7 +271,7 @@ async def test_the_end_of_the_session_comes_after_the_data_before_it(session_pai
         client.abort(7)
         await server.wait_closed()
         assert await other.read(100) == b"before"
-        with pytest.raises(muxado.ProtocolError) as caught:
+        with pytest.raises(muxado.SessionAborted) as caught:
             await other.read(100)
         assert caught.value.code == 7
 

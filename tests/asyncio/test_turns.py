@@ -13,6 +13,7 @@ import pytest
 
 import muxado
 from muxado import Config, ErrorCode, Session, Stream
+from tests.patience import patience
 
 from ..core.peer import data, goaway
 from .conftest import NewPair
@@ -88,7 +89,7 @@ async def test_handlers_that_hang_are_waited_for_together() -> None:
 
     server = await muxado.serve(hang, LOCAL, 0, config=config)
     sessions = [await muxado.connect(*server.addresses[0]) for _ in range(8)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(patience(5)):
         while len(server.sessions) < 8:
             await asyncio.gather(*[session.ping() for session in sessions])
     start = monotonic()
@@ -119,7 +120,7 @@ async def test_what_a_waiting_reader_has_claimed_counts_as_held(new_pair: NewPai
         await near.write(bytes(100_000))
         far = await server.accept()
         reading = asyncio.ensure_future(far.readexactly(200_000))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience(5)):
             while server.stats().memory_held < 100_000:
                 await client.ping()
         reading.cancel()

@@ -92,6 +92,15 @@ class AsyncioStream(StreamSide):
     def wait_reset(self) -> int | None:
         return self.loop.call(self.stream.wait_reset())
 
+    def read_nowait(self, n: int, callback: Callable[[], object] | None = None) -> bytes | None:
+        return self.loop.do(lambda: self.stream.read_nowait(n, callback))
+
+    def write_nowait(self, data: bytes, callback: Callable[[], object] | None = None) -> bool:
+        return self.loop.do(lambda: self.stream.write_nowait(data, callback))
+
+    def on_end(self, callback: Callable[[], object]) -> None:
+        self.loop.do(lambda: self.stream.on_end(callback))
+
 
 class AsyncioSide(Side):
     def __init__(self, loop: Loop, session: muxado.Session) -> None:
@@ -129,6 +138,12 @@ class AsyncioSide(Side):
     def go_away(self, code: int = 0, debug: bytes = b"") -> None:
         self.loop.do(lambda: self.session.go_away(code, debug))
 
+    def on_draining(self, callback: Callable[[], object]) -> None:
+        self.loop.do(lambda: self.session.on_draining(callback))
+
+    def on_stream(self, callback: Callable[[muxado.Stream], object] | None) -> None:
+        self.loop.do(lambda: self.session.on_stream(callback))
+
     def shutdown(self, timeout: float | None = PATIENCE) -> None:
         self.loop.call(self.session.shutdown(timeout))
 
@@ -138,7 +153,7 @@ class AsyncioSide(Side):
     def wait_closed(self) -> None:
         self.loop.call(self.session.wait_closed())
 
-    def abort(self, code: int = 0) -> None:
+    def abort(self, code: int = 2) -> None:
         self.loop.do(lambda: self.session.abort(code))
 
     def stats(self) -> SessionStats:

@@ -101,11 +101,6 @@ def front_ends() -> Iterator[dict[str, FrontEnd]]:
         assert not thread.is_alive(), thread
 
 
-@pytest.fixture(scope="session")
-def tls() -> Tls:
-    return Tls()
-
-
 @pytest.fixture(
     params=[
         (client, server, scheme)

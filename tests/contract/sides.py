@@ -16,9 +16,10 @@ from typing import Any
 
 import muxado
 from muxado import CloseReason, Config, ErrorCode, SessionStats
+from tests.patience import patience
 
 # Seconds that any call may take before it counts as hanging.
-PATIENCE = 10.0
+PATIENCE = patience(10)
 
 # A timeout that is meant to run out: the call is known to have to wait.
 SHORT = 0.05
@@ -48,6 +49,15 @@ class StreamSide(abc.ABC):
 
     @abc.abstractmethod
     def wait_reset(self) -> int | None: ...
+
+    @abc.abstractmethod
+    def read_nowait(self, n: int, callback: Callable[[], object] | None = None) -> bytes | None: ...
+
+    @abc.abstractmethod
+    def write_nowait(self, data: bytes, callback: Callable[[], object] | None = None) -> bool: ...
+
+    @abc.abstractmethod
+    def on_end(self, callback: Callable[[], object]) -> None: ...
 
     def read_exactly(self, n: int) -> bytes:
         """Return `n` bytes, or fewer at the end."""
@@ -88,6 +98,10 @@ class Side(abc.ABC):
         self._kept.append(self._accept(timeout))
         return self._kept[-1]
 
+    def drop_streams(self) -> None:
+        """Keep no stream any more."""
+        self._kept.clear()
+
     @abc.abstractmethod
     def _open(self, type: int | None, priority: int, eager: bool) -> StreamSide: ...
 
@@ -109,6 +123,13 @@ class Side(abc.ABC):
     def go_away(self, code: int = 0, debug: bytes = b"") -> None: ...
 
     @abc.abstractmethod
+    def on_draining(self, callback: Callable[[], object]) -> None: ...
+
+    @abc.abstractmethod
+    def on_stream(self, callback: Callable[[Any], object] | None) -> None:
+        """Have a function called with the streams, as the front end has them."""
+
+    @abc.abstractmethod
     def shutdown(self, timeout: float | None = PATIENCE) -> None: ...
 
     @abc.abstractmethod
@@ -118,7 +139,7 @@ class Side(abc.ABC):
     def wait_closed(self) -> None: ...
 
     @abc.abstractmethod
-    def abort(self, code: int = 0) -> None: ...
+    def abort(self, code: int = 2) -> None: ...
 
     @abc.abstractmethod
     def stats(self) -> SessionStats: ...

@@ -39,6 +39,15 @@ class SyncStream(StreamSide):
     def wait_reset(self) -> int | None:
         return self.stream.wait_reset(PATIENCE)
 
+    def read_nowait(self, n: int, callback: Callable[[], object] | None = None) -> bytes | None:
+        return self.stream.read_nowait(n, callback)
+
+    def write_nowait(self, data: bytes, callback: Callable[[], object] | None = None) -> bool:
+        return self.stream.write_nowait(data, callback)
+
+    def on_end(self, callback: Callable[[], object]) -> None:
+        self.stream.on_end(callback)
+
 
 class SyncSide(Side):
     def __init__(self, session: sync.Session) -> None:
@@ -67,6 +76,12 @@ class SyncSide(Side):
     def go_away(self, code: int = 0, debug: bytes = b"") -> None:
         self.session.go_away(code, debug)
 
+    def on_draining(self, callback: Callable[[], object]) -> None:
+        self.session.on_draining(callback)
+
+    def on_stream(self, callback: Callable[[sync.Stream], object] | None) -> None:
+        self.session.on_stream(callback)
+
     def shutdown(self, timeout: float | None = PATIENCE) -> None:
         self.session.shutdown(timeout)
 
@@ -76,7 +91,7 @@ class SyncSide(Side):
     def wait_closed(self) -> None:
         self.session.wait_closed(PATIENCE)
 
-    def abort(self, code: int = 0) -> None:
+    def abort(self, code: int = 2) -> None:
         self.session.abort(code)
 
     def stats(self) -> SessionStats:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import socket
 import ssl
+import threading
 from contextlib import suppress
 
 import pytest
 
 import muxado
 from muxado import Config
+from muxado.wire import MUXADO_V2
 from tests.asyncio.certificates import Tls
 
 from .background import background
@@ -51,7 +54,7 @@ def test_all_arrives_at_a_slow_reader_that_keeps_writing(
     assert len(outcome.data) == len(data)
     assert outcome.data == data
     if name != "asyncio" or client is None:
-        assert outcome.end == "end"  # asyncio's TLS keeps its farewell to itself if data comes
+        assert outcome.end == "end"  # asyncio's TLS sends no close_notify if data comes
 
 
 @pytest.mark.parametrize("name", FRONT_ENDS)
@@ -77,3 +80,34 @@ def test_all_arrives_at_a_session_that_reads_slowly_and_keeps_writing(
 def close(side: Side) -> None:
     side.close()
     side.wait_closed()
+
+
+@pytest.mark.parametrize("name", FRONT_ENDS)
+def test_abort_does_not_wait_for_a_peer_that_reads_nothing(
+    front_ends: dict[str, FrontEnd], name: str, contexts: Contexts
+) -> None:
+    client, server = contexts
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        aborted = threading.Event()
+
+        def peer() -> None:
+            sock, _ = listener.accept()
+            sock.settimeout(PATIENCE)
+            if server is not None:
+                sock = server.wrap_socket(sock, server_side=True)
+            with sock:
+                assert sock.recv(8)  # the first stream
+                sock.sendall(MUXADO_V2.encoder.credit(3, 1 << 28))
+                assert aborted.wait(2 * PATIENCE)
+
+        port = listener.getsockname()[1]
+        config = Config(close_timeout=100 * PATIENCE)
+        with background(peer) as running, front_ends[name].connect(port, client, config) as side:
+            side.open(eager=True).write(bytes(32 * MIB))  # more than the kernel takes
+            side.abort(7)
+            side.wait_closed()
+            aborted.set()
+            running.result(PATIENCE)
+            reason = side.close_reason
+            assert reason is not None
+            assert (reason.code, reason.by_peer) == (7, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import random
 import threading
 
@@ -97,7 +98,7 @@ def test_close_ends_the_closer_at_once_and_the_peer_in_order(ends: Ends) -> None
     for side, by_peer in ((client, False), (server, True)):
         reason = side.close_reason
         assert reason is not None
-        assert (reason.code, reason.by_peer, reason.clean) == (0, by_peer, True)
+        assert (reason.code, reason.by_peer) == (0, by_peer)
     assert client.iterate() == []
 
 
@@ -119,7 +120,7 @@ def test_abort_ends_both_sides_with_its_code(ends: Ends) -> None:
             client.abort(99)
             with pytest.raises(muxado.SessionClosed):
                 here.result(PATIENCE)
-            with pytest.raises(muxado.ProtocolError) as caught:
+            with pytest.raises(muxado.SessionAborted) as caught:
                 there.result(PATIENCE)
         assert caught.value.code == 99
         assert caught.value.reason is server.close_reason
@@ -132,18 +133,25 @@ def test_abort_ends_both_sides_with_its_code(ends: Ends) -> None:
             server.iterate,
             server.ping,
         ):
-            with pytest.raises(muxado.ProtocolError):
+            with pytest.raises(muxado.SessionAborted):
                 call()
     client.wait_closed()
     server.wait_closed()
 
 
-def test_abort_does_not_wait_for_a_peer_that_does_not_read(ends: Ends) -> None:
-    near = ends.client.open()
-    near.write(bytes(8 * MIB))
-    ends.client.abort()
-    ends.client.wait_closed()
-    ends.server.wait_closed()
+def test_abort_does_not_wait_for_what_the_peers_application_does_not_read(
+    connect: Connect,
+) -> None:
+    # An orderly close would wait for credit, until its timeout.
+    client, server = connect(close_timeout=100 * PATIENCE)
+    client.open().write(bytes(8 * MIB))
+    client.ping()
+    client.abort(7)
+    client.wait_closed()
+    server.wait_closed()
+    reason = client.close_reason
+    assert reason is not None
+    assert (reason.code, reason.by_peer) == (7, False)
 
 
 def test_shutdown_lets_the_streams_come_to_their_end(ends: Ends) -> None:
@@ -187,6 +195,32 @@ def test_go_away_ends_nothing_but_the_opening_of_streams(ends: Ends) -> None:
         other = client.open()
         other.write(b"new")
         assert server.accept().read() == b"new"
+
+
+def test_both_sides_are_told_once_that_a_session_drains(
+    ends: Ends, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: queue.Queue[str] = queue.Queue()
+
+    def fails() -> None:
+        raise ArithmeticError("on purpose")
+
+    client, server = ends
+    client.on_draining(lambda: told.put("client"))
+    server.on_draining(fails)
+    server.on_draining(lambda: told.put("server"))
+    client.go_away()
+    assert {told.get(timeout=PATIENCE) for _ in ends} == {"client", "server"}
+    with ends.stream() as (near, far):  # the session goes on meanwhile
+        near.write(b"still here")
+        assert far.read() == b"still here"
+    server.go_away()
+    server.ping()
+    for side in ends:
+        side.on_draining(lambda: told.put("late"))
+        assert told.get(timeout=PATIENCE) == "late"
+    assert told.empty()
+    assert "ArithmeticError: on purpose" in caplog.text
 
 
 def test_ending_a_session_again_is_harmless(ends: Ends) -> None:
@@ -239,13 +273,16 @@ def test_a_handler_that_raises_hurts_nobody_else(
     ends: Ends, caplog: pytest.LogCaptureFixture
 ) -> None:
     def handle(stream: StreamSide) -> None:
-        if stream.read() == b"fail":
+        word = stream.read()
+        if word == b"fail":
             raise ZeroDivisionError("on request")
+        stream.write(word)
         echo(stream)
 
     with serving(ends.server, handle):
         good, bad = ends.client.open(), ends.client.open()
         good.write(b"go on")
+        assert good.read() == b"go on"  # its handler runs
         bad.write(b"fail")
         assert bad.wait_reset() == ErrorCode.INTERNAL_ERROR
         assert good.exchange(b"after") == b"after"
@@ -282,7 +319,7 @@ def test_serve_raises_after_a_bad_end(ends: Ends) -> None:
         stream = ends.client.open(eager=True)
         ends.client.ping()
         ends.client.abort(42)
-        with pytest.raises(muxado.ProtocolError) as caught:
+        with pytest.raises(muxado.SessionAborted) as caught:
             future.result(PATIENCE)
         stream.close()
     assert caught.value.code == 42

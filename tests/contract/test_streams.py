@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import queue
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -246,3 +249,50 @@ def test_a_refused_stream_says_so(connect: Connect) -> None:
             second.read()
         assert caught.value.code == ErrorCode.STREAM_REFUSED
         check_family(caught.value)
+
+
+def test_streams_that_are_opened_and_reset_start_no_more_handlers_than_may_be_open(
+    connect: Connect,
+) -> None:
+    ends = connect(max_incoming_streams=3, accept_backlog=3)
+    started: queue.SimpleQueue[int] = queue.SimpleQueue()
+    finish = threading.Event()
+
+    def work(stream: StreamSide) -> None:
+        started.put(stream.id)
+        finish.wait(PATIENCE)
+
+    with serving(ends.server, work):
+        for _ in range(3):
+            stream = ends.client.open(eager=True)
+            assert started.get(timeout=PATIENCE) == stream.id
+            stream.reset()
+        for _ in range(10):
+            stream = ends.client.open(eager=True)
+            assert stream.wait_reset() == ErrorCode.STREAM_REFUSED
+        assert started.empty()
+        finish.set()
+        while True:  # until the handlers are done
+            stream = ends.client.open(eager=True)
+            try:
+                assert stream.read() == b""
+            except muxado.StreamRefused:
+                continue
+            break
+        assert started.get(timeout=PATIENCE) == stream.id
+
+
+def test_a_reset_stream_counts_until_it_is_dropped(connect: Connect) -> None:
+    ends = connect(max_incoming_streams=2)
+    for _ in range(2):
+        stream = ends.client.open(eager=True)
+        far = ends.server.accept()
+        stream.reset()
+        assert far.wait_reset() == ErrorCode.STREAM_CANCELLED
+    assert ends.client.open(eager=True).wait_reset() == ErrorCode.STREAM_REFUSED
+    del far
+    ends.server.drop_streams()
+    gc.collect()
+    ends.server.ping()  # what is dropped is released on the session's own loop or thread
+    ends.client.open().write(b"x")
+    assert ends.server.accept().read() == b"x"

@@ -50,6 +50,8 @@ class Runner:
             return trio.from_thread.run(bounded, trio_token=self.token)
         except trio.TooSlowError:
             raise TimeoutError("timed out") from None
+        except trio.BusyResourceError as exc:
+            raise muxado.StreamBusy(str(exc)) from exc
         except (
             trio.ClosedResourceError,
             trio.BrokenResourceError,
@@ -158,6 +160,15 @@ class TrioStream(StreamSide):
     def wait_reset(self) -> int | None:
         return self.runner.call(self.stream.wait_reset)
 
+    def read_nowait(self, n: int, callback: Callable[[], object] | None = None) -> bytes | None:
+        return self.runner.do(lambda: self.stream.read_nowait(n, callback))
+
+    def write_nowait(self, data: bytes, callback: Callable[[], object] | None = None) -> bool:
+        return self.runner.do(lambda: self.stream.write_nowait(data, callback))
+
+    def on_end(self, callback: Callable[[], object]) -> None:
+        self.runner.do(lambda: self.stream.on_end(callback))
+
 
 class TrioSide(Side):
     def __init__(self, runner: Runner, session: muxado.trio.Session) -> None:
@@ -202,6 +213,12 @@ class TrioSide(Side):
     def go_away(self, code: int = 0, debug: bytes = b"") -> None:
         self.runner.do(lambda: self.session.go_away(code, debug))
 
+    def on_draining(self, callback: Callable[[], object]) -> None:
+        self.runner.do(lambda: self.session.on_draining(callback))
+
+    def on_stream(self, callback: Callable[[muxado.trio.Stream], object] | None) -> None:
+        self.runner.do(lambda: self.session.on_stream(callback))
+
     def shutdown(self, timeout: float | None = PATIENCE) -> None:
         self.runner.call(self.session.shutdown, timeout)
 
@@ -211,7 +228,7 @@ class TrioSide(Side):
     def wait_closed(self) -> None:
         self.runner.call(self.session.wait_closed)
 
-    def abort(self, code: int = 0) -> None:
+    def abort(self, code: int = 2) -> None:
         self.runner.do(lambda: self.session.abort(code))
 
     def stats(self) -> SessionStats:

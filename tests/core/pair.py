@@ -50,7 +50,7 @@ class Pair:
         data = source.data_to_send(self.now, self.limit)
         for piece in self.cut(data):
             sink.receive_data(piece, self.now)
-        if sink.held:
+        if sink.paused:
             sink.resume(self.now)
         return len(data)
 

@@ -67,7 +67,7 @@ class Bench:
     def hear(self, *frames: bytes) -> None:
         """Have the peer send frames, in one read."""
         self.core.receive_data(b"".join(frames), self.now)
-        while self.core.held:
+        while self.core.paused:
             self.core.resume(self.now)
 
     def flush(self) -> bytes:

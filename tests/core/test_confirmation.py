@@ -10,7 +10,7 @@ from .pair import Pair, drain
 
 def closing_pair(config: Config | None = None) -> Pair:
     pair = Pair(config)
-    pair.client.confirm_output = True
+    pair.client.confirm_output()
     return pair
 
 
@@ -81,7 +81,7 @@ def test_a_peer_that_confirms_nothing_costs_no_more_than_the_timeout() -> None:
 
 def test_an_abort_asks_for_nothing() -> None:
     pair = closing_pair()
-    pair.client.abort(0, pair.now)
+    pair.client.abort(2, pair.now)
     pair.client.data_to_send(pair.now, 65536)
     assert pair.client.output_done()
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 import pytest
 
 from muxado.config import Config
 from muxado.core import CoreStream
-from muxado.core.life import ACCEPTABLE, DRAINED, ENDING
+from muxado.core.life import ACCEPTABLE, DRAINED, ENDING, GOAWAY
 from muxado.core.states import CLOSING, DRAINING, ENDED, OPEN, RUNNING
 from muxado.errors import (
     CloseReason,
     MuxadoError,
     PeerGone,
     ProtocolError,
+    SessionAborted,
     SessionClosed,
     SessionError,
     StreamReset,
@@ -23,6 +25,7 @@ from muxado.errors import (
 
 from .pair import Pair, drain
 from .peer import PAD, WINDOW, Bench, data, goaway, header, rst, wndinc
+from .roles import RoleBench
 
 
 def farewell(last_id: int, code: int = 0, text: bytes = b"") -> bytes:
@@ -121,7 +124,7 @@ def test_shut_down_opens_nothing_and_lets_streams_run_to_their_end() -> None:
 def test_shut_down_without_streams_is_drained_at_once() -> None:
     bench = Bench()
     bench.core.shut_down()
-    assert bench.core.take_events() == DRAINED
+    assert bench.core.take_events() == DRAINED | GOAWAY
     bench.core.shut_down()
     assert bench.core.take_events() == 0
 
@@ -234,13 +237,14 @@ def test_close_ends_at_the_peers_end_of_input() -> None:
     stream.write(bytes(WINDOW + 1))
     bench.core.close(bench.now)
     bench.flush()
-    reason = bench.core.reason
+    assert reason_of(bench).clean
     bench.core.receive_eof(bench.now)
     assert bench.core.output_done()  # nobody grants credit any more
     assert not bench.core.streams
     bench.core.connection_lost(None, bench.now)
-    assert (bench.core.state, bench.core.reason) == (ENDED, reason)
-    assert reason_of(bench).clean
+    assert bench.core.state == ENDED
+    assert not reason_of(bench).clean
+    assert "1 stream had not sent everything" in reason_of(bench).message
 
 
 def test_a_breach_while_closing_ends_it_but_not_for_another_reason() -> None:
@@ -252,7 +256,7 @@ def test_a_breach_while_closing_ends_it_but_not_for_another_reason() -> None:
     assert bench.said() == ["GOAWAY 3 1"]
     assert bench.core.output_done()
     assert stream.finished()
-    assert (reason_of(bench).clean, reason_of(bench).code) == (True, 0)
+    assert (reason_of(bench).clean, reason_of(bench).code) == (False, 0)
 
 
 def test_two_ends_that_close_at_once_end_cleanly() -> None:
@@ -284,7 +288,7 @@ def test_abort_drops_everything_and_says_goaway_if_it_can() -> None:
     assert bench.core.abort_transport
     assert not bench.core.streams
     reason = reason_of(bench)
-    assert (reason.code, reason.by_peer, reason.clean) == (2, False, True)
+    assert (reason.code, reason.by_peer, reason.clean) == (2, False, False)
     for use in (lambda: stream.read(1), lambda: stream.write(b"x"), bench.core.open):
         with pytest.raises(SessionClosed) as caught:
             use()
@@ -300,9 +304,10 @@ def test_abort_cuts_a_close_short() -> None:
     bench.flush()
     bench.core.abort(2, bench.now)
     assert bench.core.abort_transport
-    assert bench.core.output_done()
     assert stream.finished()
-    assert reason_of(bench).code == 0
+    assert (reason_of(bench).code, reason_of(bench).clean) == (0, False)
+    assert bench.said() == ["GOAWAY 3 2"]  # or the peer would take the end for an orderly one
+    assert bench.core.output_done()
 
 
 # Idempotence
@@ -312,7 +317,7 @@ CALLS = {
     "go_away": lambda bench: bench.core.go_away(),
     "shut_down": lambda bench: bench.core.shut_down(),
     "close": lambda bench: bench.core.close(bench.now),
-    "abort": lambda bench: bench.core.abort(0, bench.now),
+    "abort": lambda bench: bench.core.abort(2, bench.now),
 }
 
 
@@ -327,7 +332,10 @@ def test_every_ending_may_follow_every_other_and_itself(first: str, second: str)
         rank = max(rank, list(CALLS).index(name))
         assert bench.core.state == (RUNNING, DRAINING, CLOSING, CLOSING)[rank]
     goaways = [line for line in bench.said() if line.startswith("GOAWAY")]
-    assert set(goaways) == {"GOAWAY 3 0"}
+    if "abort" in (first, second):
+        assert goaways[-1] == "GOAWAY 3 2"
+    else:
+        assert set(goaways) == {"GOAWAY 3 0"}
     reason = bench.core.reason
     assert (reason is None) == (rank < 2)
     assert bench.core.abort_transport == (rank == 3)
@@ -351,7 +359,11 @@ def test_a_goaway_alone_ends_nothing() -> None:
     assert (bench.core.state, bench.core.reason, bench.said()) == (RUNNING, None, [])
     with pytest.raises(PeerGone) as caught:
         bench.core.open()
-    assert (caught.value.code, caught.value.reason) == (11, None)
+    assert caught.value.code == 7
+    assert caught.value.reason is not None
+    assert (caught.value.reason.code, caught.value.reason.debug) == (7, b"why")
+    assert "why" in str(caught.value)
+    assert bench.core.peer_goaway == (7, b"why")
     bench.accepted(data(5, b"the peer may still open streams", syn=True))
     bench.check_echo(stream)
 
@@ -359,20 +371,118 @@ def test_a_goaway_alone_ends_nothing() -> None:
 @pytest.mark.parametrize("last", ["eof", "eof inside a frame", "lost", "reset"])
 def test_a_goaway_0_and_then_the_end_is_clean(last: str) -> None:
     bench, stream = server()
-    bench.hear(data(3, b"unread"), goaway(0, 0, b"bye"))
+    bench.hear(data(3, b"read"), goaway(0, 0, b"bye"))
+    assert stream.read(4) == b"read"
     if last == "eof inside a frame":
         bench.hear(data(3, b"cut off")[:10])
     if last.startswith("eof"):
         bench.core.receive_eof(bench.now)
     bench.core.connection_lost(ConnectionResetError() if last == "reset" else None, bench.now)
     reason = reason_of(bench)
-    assert (reason.code, reason.debug, reason.by_peer, reason.clean) == (0, b"bye", True, True)
+    assert (reason.code, reason.debug, reason.by_peer) == (0, b"bye", True)
+    assert bench.core.orderly
+    assert reason.clean == (last != "eof inside a frame")  # which brought bytes that were not read
     assert bench.core.state == ENDED
-    assert stream.read(6) == b"unread"
     with pytest.raises(SessionClosed):
         stream.write(b"x")
     with pytest.raises(SessionClosed):
         bench.core.accept()
+
+
+CUTS: dict[str, Callable[[Bench, CoreStream], object]] = {
+    "unread": lambda bench, stream: bench.hear(data(3, b"unread")),
+    "unsent": lambda bench, stream: stream.write(b"queued"),
+    "FIN unsent": lambda bench, stream: stream.finish(),
+    "a reader waits": lambda bench, stream: setattr(stream, "read_waiter", "reader"),
+    "a writer waits": lambda bench, stream: setattr(stream, "write_waiter", "writer"),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_said_end_that_cuts_a_stream_is_orderly_but_not_clean(cut: str) -> None:
+    bench, stream = server()
+    CUTS[cut](bench, stream)
+    bench.hear(goaway(0, 0))
+    bench.core.receive_eof(bench.now)
+    assert (reason_of(bench).clean, bench.core.orderly) == (False, True)
+    assert "cut 1 stream off" in reason_of(bench).message
+
+
+@pytest.mark.parametrize("cut", ["unread", "a reader waits"])
+def test_a_close_that_cuts_a_stream_is_not_clean(cut: str) -> None:
+    bench, stream = server()
+    CUTS[cut](bench, stream)
+    bench.core.close(bench.now)
+    bench.core.connection_lost(None, bench.now)
+    assert (reason_of(bench).clean, bench.core.orderly) == (False, True)
+
+
+def test_what_has_both_its_ends_is_not_cut_though_unread() -> None:
+    bench, stream = server()
+    bench.hear(data(3, b"unread", fin=True))
+    stream.finish()
+    bench.flush()
+    bench.hear(goaway(0, 0))
+    bench.core.receive_eof(bench.now)
+    assert reason_of(bench).clean
+    assert stream.read(6) == b"unread"
+
+
+def test_what_came_whole_is_not_cut_though_unread() -> None:
+    bench, stream = server()
+    bench.hear(data(3, b"unread", fin=True), goaway(0, 0))
+    bench.core.receive_eof(bench.now)
+    assert reason_of(bench).clean
+    assert stream.read(6) == b"unread"
+
+
+def test_a_close_after_a_goaway_with_a_code_ends_with_that_code() -> None:
+    bench, _ = server()
+    bench.core.go_away(403, b"not allowed")
+    bench.core.close(bench.now)
+    reason = reason_of(bench)
+    assert (reason.code, reason.debug, reason.clean) == (403, b"not allowed", False)
+    assert bench.core.orderly
+
+
+@pytest.mark.parametrize("code", [2, 6, 10, 403])
+def test_a_program_that_ends_the_session_is_no_breach(code: int) -> None:
+    bench, stream = server()
+    bench.hear(goaway(0, code))
+    bench.core.receive_eof(bench.now)
+    with pytest.raises(SessionAborted) as caught:
+        stream.read(1)
+    assert caught.value.code == code
+    assert not str(caught.value).rstrip().endswith(":")
+
+
+def test_a_peer_that_calls_the_protocol_broken_offers_no_retry() -> None:
+    bench = Bench()
+    stream = bench.core.open(eager=True)
+    bench.flush()
+    bench.hear(goaway(0, 1, b"are both ends servers?"))
+    with pytest.raises(StreamReset) as caught:
+        stream.read(1)
+    assert type(caught.value) is StreamReset
+    bench.core.receive_eof(bench.now)
+    with pytest.raises(ProtocolError, match="both ends"):
+        bench.core.open()
+
+
+@pytest.mark.parametrize("client", [True, False])
+def test_two_ends_of_one_role_are_told_so(client: bool) -> None:
+    bench = RoleBench(client=client)
+    bench.core.receive_data(data(bench.core.next_id, syn=True), bench.now)
+    role = "clients" if client else "servers"
+    with pytest.raises(ProtocolError, match=f"are both ends {role}"):
+        bench.core.open()
+
+
+def test_an_aborts_code_is_not_0_and_changes_nothing() -> None:
+    bench, stream = server()
+    with pytest.raises(UsageError, match="above 0"):
+        bench.core.abort(0, bench.now)
+    assert (stream.state, bench.core.reason) == (OPEN, None)
 
 
 @pytest.mark.parametrize("exception", [None, ConnectionResetError()])
@@ -395,7 +505,7 @@ def test_debug_text_that_is_no_text_does_no_harm() -> None:
     bench.hear(goaway(0, 2, b"\xff\xfe\x00"))
     bench.core.receive_eof(bench.now)
     assert reason_of(bench).debug == b"\xff\xfe\x00"
-    with pytest.raises(ProtocolError, match="xff"):
+    with pytest.raises(SessionAborted, match="xff"):
         stream.write(b"x")
 
 
@@ -419,13 +529,13 @@ def test_eof_with_a_stream_open_is_not_clean() -> None:
     assert bench.core.state == ENDED
 
 
-def test_eof_after_everything_was_done_is_clean_and_unread_data_stays_readable() -> None:
+def test_eof_after_everything_was_done_is_quiet_and_unread_data_stays_readable() -> None:
     bench, stream = server()
     bench.hear(data(3, b"unread", fin=True))
     stream.finish()
     bench.flush()
     bench.core.receive_eof(bench.now)
-    assert reason_of(bench).clean
+    assert (bench.core.orderly, reason_of(bench).clean) == (True, False)
     assert (drain(stream), stream.at_eof()) == (b"unread", True)
 
 

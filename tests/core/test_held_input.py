@@ -35,7 +35,7 @@ def test_a_turn_wakes_no_more_readers_than_can_answer_in_one() -> None:
     streams = waiting_readers(bench)
     bench.core.receive_data(replies(streams), bench.now)
     woken = 0
-    while bench.core.held:
+    while bench.core.paused:
         wakes = bench.core.take_wakes()
         assert len(wakes) == TURN_SIZE
         woken += len(wakes)
@@ -56,7 +56,7 @@ def test_the_end_is_taken_in_while_readers_wait_to_be_woken(
     bench = Bench(client=True)
     streams = waiting_readers(bench)
     bench.core.receive_data(replies(streams) + goaway(0, 0), bench.now)
-    assert bench.core.held
+    assert bench.core.paused
     if taken:
         bench.core.take_wakes()
     end(bench.core, bench.now)
@@ -78,7 +78,7 @@ def test_a_burst_beyond_the_backlog_is_accepted_turn_by_turn(backlog: int) -> No
     core = bench.core
     burst = b"".join(data(i, b"request", syn=True) for i in range(3, 6003, 2))
     accepted = 0
-    while burst or core.held:
+    while burst or core.paused:
         core.receive_data(burst[:10_000], bench.now)
         burst = burst[10_000:]
         while core.accept() is not None:
@@ -99,7 +99,7 @@ def test_a_closing_session_loses_nothing_to_a_peer_that_goes_on_opening_streams(
         bench.core.receive_data(data(number, bytes(100), syn=True), bench.now)
         bench.core.receive_data(data(number + 100_000, b"unknown"), bench.now)
     assert len(bench.core.sender.answers) <= MAX_ANSWERS
-    assert not bench.core.held
+    assert not bench.core.paused
     sent = sum(frame.length for frame in bench.frames() if frame.kind == DATA)
     assert sent == 200_000
     assert not bench.core.abort_transport

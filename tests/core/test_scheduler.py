@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from itertools import pairwise
 
@@ -292,3 +293,36 @@ def test_a_priority_that_can_not_be(priority: int) -> None:
         stream.set_priority(priority)
     assert stream.priority == 0
     assert bench.said() == ["DATA 3 1"]
+
+
+def test_priorities_that_change_to_and_fro_lose_no_turn_and_give_none_twice() -> None:
+    rng = random.Random(5)
+    bench = client()
+    streams = [opened(bench) for _ in range(8)]
+    left = dict.fromkeys((stream.stream_id for stream in streams), 0)
+    for _ in range(3000):
+        stream = rng.choice(streams)
+        action = rng.random()
+        if action < 0.4:
+            stream.write(b"x")
+            left[stream.stream_id] += 1
+        elif action < 0.8:
+            stream.set_priority(rng.randrange(-1, 2))
+        elif action < 0.82:
+            stream.reset(6)
+            left.pop(stream.stream_id)
+            streams.remove(stream)
+            streams.append(opened(bench))
+            left[streams[-1].stream_id] = 0
+            for other in streams:  # `opened` has flushed
+                left[other.stream_id] = other.queued()
+        elif piece := bench.core.data_to_send(bench.now, 1):
+            number = int.from_bytes(piece[4:8], "big")
+            if number in left and piece[3] >> 4 == 1:
+                left[number] -= int.from_bytes(piece[:3], "big")
+        waiting = [stream for stream in streams if stream.scheduled]
+        assert bench.core.sender.scheduler.waiting == len(waiting)
+        assert {s.stream_id: s.queued() for s in streams} == left
+        assert all(stream.scheduled == (stream.queued() > 0) for stream in streams)
+    bench.flush()
+    assert not any(stream.queued() for stream in streams)

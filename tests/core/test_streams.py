@@ -804,7 +804,7 @@ def test_closing_the_session_ends_heartbeats() -> None:
 
 def test_an_open_heartbeat_does_not_spoil_a_clean_end() -> None:
     bench = Bench(TYPED)
-    bench.hear(data(3, HEARTBEAT, syn=True))
+    bench.hear(data(3, HEARTBEAT, syn=True), goaway(0, 0))
     bench.core.receive_eof(bench.now)
     assert bench.core.reason is not None
     assert bench.core.reason.clean
@@ -827,7 +827,8 @@ def test_whoever_waits_is_woken_once() -> None:
     pair.run()
     assert pair.server.take_wakes() == ["reader"]
     assert pair.server.take_wakes() == []
-    near.end_waiters = ["closer", "another"]
+    near.await_end("closer")
+    near.await_end("another")
     far.read_waiter = "reader"
     near.finish()
     pair.run()
@@ -840,13 +841,29 @@ def test_whoever_waits_for_the_end_is_woken_when_both_halves_are_done() -> None:
     near, far = pair.open_pair()
     near.finish()
     pair.run()
-    near.end_waiters = ["near"]
-    far.end_waiters = ["far"]
+    near.await_end("near")
+    far.await_end("far")
     far.finish()
     pair.run()
     assert pair.client.take_wakes() == ["near"]
     assert pair.server.take_wakes() == ["far"]
     assert (near.state, far.state) == (CLOSED, CLOSED)
+
+
+def test_a_call_that_gave_up_its_wait_for_the_end_is_not_woken() -> None:
+    pair = Pair()
+    near, _ = pair.open_pair()
+    near.forget_end_waiter("none has waited yet")
+    near.await_end("first")
+    near.await_end("second")
+    near.await_end("second")  # as after a wake-up that was too early
+    near.forget_end_waiter("first")
+    near.forget_end_waiter("first")
+    near.await_end("third", living={"third"})
+    near.finish()
+    pair.run()
+    assert pair.client.take_wakes() == ["third"]
+    near.forget_end_waiter("third")
 
 
 def test_a_writer_is_woken_below_the_high_water_mark() -> None:
@@ -867,7 +884,8 @@ def test_everybody_is_woken_by_the_end(end: bytes) -> None:
     stream = bench.opened()
     stream.write(bytes(WINDOW + 1))
     bench.flush()
-    stream.read_waiter, stream.write_waiter, stream.end_waiters = "reader", "writer", ["closer"]
+    stream.read_waiter, stream.write_waiter = "reader", "writer"
+    stream.await_end("closer")
     bench.hear(end)
     assert sorted(map(str, bench.core.take_wakes())) == ["closer", "reader", "writer"]
     assert stream.readable()
@@ -885,7 +903,7 @@ def test_everybody_is_woken_when_the_session_closes_and_when_its_transport_is_lo
     stream.read_waiter, stream.write_waiter = "reader", "writer"
     bench.core.close(bench.now)
     assert sorted(map(str, bench.core.take_wakes())) == ["reader", "writer"]
-    stream.end_waiters = ["closer"]
+    stream.await_end("closer")
     assert not stream.finished()
     bench.core.connection_lost(OSError("gone"), bench.now)
     assert bench.core.take_wakes() == ["closer"]

@@ -236,7 +236,7 @@ class Replay:
         """Give the application and the transport a turn, and another if the core waited."""
         self.app.turn()
         self.flush()
-        while self.core.held:
+        while self.core.paused:
             self.core.resume(NOW)
             self.app.turn()
             self.flush()

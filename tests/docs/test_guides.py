@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import patience
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 GUIDES = [DOCS / "tutorial.md", *sorted((DOCS / "howto").glob("*.md"))]
@@ -61,7 +63,7 @@ def test_a_page_runs_and_prints_what_it_says(page: Path, tmp_path: Path) -> None
         [sys.executable, "-W", "always::ResourceWarning", program],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=patience(50),
         check=False,
         cwd=tmp_path,
     )

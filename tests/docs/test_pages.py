@@ -16,6 +16,7 @@ import pytest
 
 from muxado.wire import MUXADO_V2
 from muxado.wire.codec import BAD_FRAME, NEED_MORE
+from tests.patience import patience
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -52,7 +53,7 @@ def test_the_first_screen_of_the_readme_runs() -> None:
         client = subprocess.run(
             [sys.executable, "-c", client_code.replace("4000", str(port))],
             capture_output=True,
-            timeout=30,
+            timeout=patience(30),
             check=True,
         )
     finally:

@@ -26,7 +26,7 @@ LIMITS: dict[str, int] = {
 }
 
 # What is held for each of a thing, in bytes, with room for allocators and debug builds.
-PER_STREAM = 1000
+PER_STREAM = 1024
 PER_ANSWER = 150  # with the frame that is made of it
 PER_MUTED = 100
 SLACK = 32 * 1024  # dicts and deques that have grown, the estimator, numbers

@@ -6,6 +6,7 @@ import gc
 import tracemalloc
 
 from muxado.core import CoreSession, CoreStream
+from muxado.core.states import CLOSED
 from muxado.errors import MuxadoError
 from muxado.wire.codec import READ_SIZE
 
@@ -68,7 +69,7 @@ class Target:
                 self.flush()
             if self.core.next_deadline() <= self.now:
                 self.core.handle_timer(self.now)
-            elif self.core.held:
+            elif self.core.paused:
                 self.core.resume(self.now)
             else:
                 break
@@ -87,7 +88,10 @@ class Target:
         if app == READS:
             for stream in [*self.streams, self.victim]:
                 self.read_all(stream)
-        self.streams = [stream for stream in self.streams if stream.stream_id in self.core.streams]
+        for stream in self.streams:
+            if stream.state == CLOSED:
+                stream.close()
+        self.streams = [stream for stream in self.streams if stream.state != CLOSED]
 
     def read_all(self, stream: CoreStream | None) -> None:
         assert stream is not None

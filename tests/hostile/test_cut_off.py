@@ -10,6 +10,7 @@ import pytest
 from muxado.core.states import ENDED
 from muxado.errors import ErrorCode, MuxadoError
 from muxado.wire.codec import DATA, GO_AWAY
+from tests.patience import patience
 
 from ..core.test_transcripts import NOW, SCRIPTS, Replay
 from ..frames import Frame, FrameReader, read_frames
@@ -47,7 +48,7 @@ def lost(replay: Replay) -> None:
     replay.core.connection_lost(None, NOW)
 
 
-SLOWLY = [pytest.mark.slow, pytest.mark.timeout(900)]
+SLOWLY = [pytest.mark.slow, pytest.mark.timeout(patience(900))]
 CASES = [pytest.param(scenario, STEPS.get(scenario, 1)) for scenario in SCRIPTS]
 CASES += [pytest.param(*case, marks=SLOWLY) for case in SLOW_STEPS.items()]
 

@@ -11,13 +11,15 @@ from time import process_time
 
 from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
+from muxado.core.buffers import Inbox
+from tests.patience import patience
 
 from ..core.peer import data, goaway, rst
 
 STREAMS = 10_000
 WINDOW = 1024
 NOW = 100.0
-SECONDS = 1.0
+SECONDS = patience(1)
 
 
 class Crowd:
@@ -114,6 +116,35 @@ def test_reading_while_senders_stall_does_not_look_at_them() -> None:
             crowd.core.next_deadline()
 
     check_quick(read)
+
+
+def test_looking_for_a_separator_does_not_look_at_everything_again() -> None:
+    inbox = Inbox()
+    piece = bytes(64 * 1024)
+
+    def look() -> None:
+        for _ in range(1024):
+            start = inbox.size
+            inbox.append(piece)
+            assert inbox.find(b"\n", start) < 0
+
+    check_quick(look)
+
+
+def test_changes_of_priority_do_not_search() -> None:
+    core = CoreSession(client=True, config=Config(), now=NOW)
+    streams = [core.open() for _ in range(4 * STREAMS)]
+    for stream in streams:
+        stream.write(b"x")
+
+    def change() -> None:
+        for stream in reversed(streams):
+            stream.set_priority(1)
+
+    check_quick(change)
+    wire = core.data_to_send(NOW, 1 << 30)
+    assert wire.startswith(data(streams[-1].stream_id, b"x", syn=True))
+    assert core.sender.scheduler.waiting == 0
 
 
 def stalled() -> Crowd:

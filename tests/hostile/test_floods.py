@@ -1,4 +1,4 @@
-"""Floods: what is held stays within a bound that is stated for each, and nobody else is hurt."""
+"""Floods: what is held stays within the bound that is stated for each; no other session is hurt."""
 
 from __future__ import annotations
 

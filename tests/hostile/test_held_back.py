@@ -19,7 +19,7 @@ def test_what_comes_behind_a_burst_waits_until_the_transport_has_taken_its_answe
     bench.hear(data(3, b"hello", syn=True))
     assert len(core.sender.answers) == MAX_ANSWERS + 1
     assert not core.streams
-    assert not core.held, "no turn of the application is of any use"
+    assert not core.paused, "no turn of the application is of any use"
     assert core.next_deadline() > bench.now, "nor is time"
     said = bench.said()
     assert core.next_deadline() <= bench.now

@@ -12,6 +12,7 @@ import pytest
 from muxado.core import CoreSession, CoreStream
 from muxado.errors import ErrorCode, StreamRefused, StreamsExhausted
 from muxado.wire import MUXADO_V2
+from tests.patience import patience
 
 from ..core.pair import Pair
 from .eras import STEP, Era, Talk
@@ -67,7 +68,7 @@ def test_memory_is_flat_over_many_short_streams() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(patience(900))
 def test_memory_is_flat_over_a_million_short_streams() -> None:
     check_flat(1_000_000)
 

@@ -1,4 +1,4 @@
-"""Hostile peers on real connections: their own session pays, and nobody else's."""
+"""Hostile peers on real connections: only their own session pays."""
 
 from __future__ import annotations
 

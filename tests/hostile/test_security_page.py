@@ -13,6 +13,7 @@ import trustme
 
 import muxado
 from muxado import SessionError
+from tests.patience import patience
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +51,7 @@ async def test_a_server_alone_has_a_certificate(names: dict[str, Any]) -> None:
     context = ssl.create_default_context(cafile="servers-ca.pem")
     context.set_alpn_protocols(["muxado/2"])
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(patience(5)),
         muxado.serve(hold, "127.0.0.1", 0, ssl=names["server_context"]()) as server,
         await dial(server, context) as session,
     ):
@@ -64,7 +65,7 @@ async def test_both_have_certificates_and_the_handler_looks_at_the_name(
     names: dict[str, Any],
 ) -> None:
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(patience(5)),
         muxado.serve(
             names["handler"], "127.0.0.1", 0, ssl=names["mutual_server_context"]()
         ) as server,
@@ -85,7 +86,7 @@ async def test_a_client_without_a_certificate_is_told_by_the_sessions_end(
 ) -> None:
     context = ssl.create_default_context(cafile="servers-ca.pem")
     async with (
-        asyncio.timeout(5),
+        asyncio.timeout(patience(5)),
         muxado.serve(hold, "127.0.0.1", 0, ssl=names["mutual_server_context"]()) as server,
     ):
         session = await dial(server, context)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Coroutine
 from time import monotonic
+from typing import Any
 
 import pytest
 
 from muxado import Config, ErrorCode, PeerTimeout, SessionClosed, SessionError, Stream
 from muxado.core.credit import FLOOR
 from muxado.wire.codec import CREDIT, DATA
+from tests.patience import patience
 
 from ..asyncio.certificates import Tls
 from ..asyncio.conftest import anyio_backend
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.anyio
 # What a second is for the peers, in seconds.
 SECOND = 0.01
 # Seconds that a bounded wait may take longer on a busy machine.
-SLACK = 1.0
+SLACK = patience(1)
 PIECE = 64 * 1024
 STREAMS = range(3, 103, 2)
 # What may be queued on these streams, and held: a write that waits, and a task, for each.
@@ -65,7 +68,7 @@ async def check_end(scene: Scene, peer: Hostile, how: str) -> None:
     started = monotonic()
     if how == "close":
         session.close()
-        ending = session.wait_closed()
+        ending: Coroutine[Any, Any, object] = session.wait_closed()
     else:
         ending = session.shutdown(limit)
     async with asyncio.timeout(limit + SLACK), running(ending) as ended:
@@ -136,7 +139,7 @@ async def test_a_peer_that_sends_for_ever_and_answers_no_ping(security: Tls | No
         session = peer.session
         async with running(session.ping()) as one, running(session.ping()) as other:
             sent = await send_on_credit(peer)
-            # Nobody knows how long the way is, so no window has grown, fast as it is used up.
+            # The round trip is unknown, so no window has grown, fast as it is used up.
             assert sent > 8 * MIB
             assert not one.done()
             one.cancel()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import muxado
 from muxado import Config, Listener, Server, Session
+from muxado.asyncio.awaitable import AwaitableContext
 
 from ..asyncio.helpers import echo, exchange, running
 from .cancelling import Cut, Scenario, Scenarios, Stage
@@ -22,15 +23,22 @@ CONFIG = Config(close_timeout=2.0)
 T = TypeVar("T")
 
 
-async def awaited(opening: Awaitable[T]) -> T:
-    return await opening
+# An opening is made by the task that is cut, for one that no task gets to await warns.
+
+
+async def awaited(opening: Callable[[], Awaitable[T]]) -> T:
+    return await opening()
+
+
+async def entered(opening: Callable[[], AwaitableContext[Any]]) -> Any:
+    return await opening().__aenter__()
 
 
 async def handle(session: Session) -> None:
     await session.serve(echo)
 
 
-def dial(stage: Stage, address: tuple[str, int]) -> muxado.asyncio.opening.Opening[Session]:
+def dial(stage: Stage, address: tuple[str, int]) -> AwaitableContext[Session]:
     ssl = stage.tls.client if stage.secure else None
     return muxado.connect(*address, ssl=ssl, config=CONFIG)
 
@@ -49,7 +57,7 @@ async def served(stage: Stage) -> AsyncIterator[tuple[Server, tuple[str, int]]]:
     await server.wait_closed()
     assert server.sessions == []
     assert server.sockets == ()
-    # Nobody listens any more.
+    # The port is free again.
     with socket.create_server(address):
         pass
 
@@ -65,7 +73,7 @@ async def works(session: Session) -> None:
 @PLACES.of("connect")
 async def connect(stage: Stage, cut: Cut) -> None:
     async with served(stage) as (_, address):
-        session = await cut(awaited(dial(stage, address)))
+        session = await cut(awaited(lambda: dial(stage, address)))
         if session is not None:
             await works(session)
             session.abort()
@@ -73,16 +81,16 @@ async def connect(stage: Stage, cut: Cut) -> None:
             await works(session)
 
 
-@PLACES.of("Opening.__aenter__: connect")
+@PLACES.of("AwaitableContext.__aenter__: connect")
 async def connect_entered(stage: Stage, cut: Cut) -> None:
     async with served(stage) as (_, address):
-        session = await cut(dial(stage, address).__aenter__())
+        session = await cut(entered(lambda: dial(stage, address)))
         if session is not None:
             await works(session)
             session.abort()
 
 
-@PLACES.of("Opening.__aexit__: connect")
+@PLACES.of("AwaitableContext.__aexit__: connect")
 async def connect_left(stage: Stage, cut: Cut) -> None:
     async with served(stage) as (_, address):
         opening = dial(stage, address)
@@ -103,22 +111,20 @@ def free_address() -> tuple[str, int]:
         return address
 
 
-Starting = Callable[[muxado.asyncio.opening.Opening[Any]], Coroutine[Any, Any, Any]]
+Starting = Callable[[Callable[[], AwaitableContext[Any]]], Coroutine[Any, Any, Any]]
 
 
-def starting(how: Starting, *, serve: bool) -> Scenario:
-    """Cut the start of a listener: afterwards nobody listens, so that one can start again."""
+def starting(how: Starting, make: Callable[..., AwaitableContext[Any]], *first: object) -> Scenario:
+    """Cut the start of a listener: afterwards the port is free for another one."""
 
     async def scenario(stage: Stage, cut: Cut) -> None:
         address = free_address()
 
-        def opening() -> muxado.asyncio.opening.Opening[Any]:
+        def opening() -> AwaitableContext[Any]:
             ssl = server_ssl(stage)
-            if serve:
-                return muxado.serve(handle, *address, ssl=ssl, config=CONFIG)
-            return muxado.listen(*address, ssl=ssl, config=CONFIG)
+            return make(*first, *address, ssl=ssl, config=CONFIG)
 
-        place = await cut(how(opening()))
+        place = await cut(how(opening))
         if place is not None:
             assert place.addresses == [address]
             place.close()
@@ -129,10 +135,11 @@ def starting(how: Starting, *, serve: bool) -> Scenario:
     return scenario
 
 
-PLACES["serve"] = starting(awaited, serve=True)
-PLACES["listen"] = starting(awaited, serve=False)
-PLACES["Opening.__aenter__: serve"] = starting(lambda opening: opening.__aenter__(), serve=True)
-PLACES["Opening.__aenter__: listen"] = starting(lambda opening: opening.__aenter__(), serve=False)
+PLACES["serve"] = starting(awaited, muxado.serve, handle)
+PLACES["serve_streams"] = starting(awaited, muxado.serve_streams, echo)
+PLACES["listen"] = starting(awaited, muxado.listen)
+PLACES["AwaitableContext.__aenter__: serve"] = starting(entered, muxado.serve, handle)
+PLACES["AwaitableContext.__aenter__: listen"] = starting(entered, muxado.listen)
 
 
 # Listeners
@@ -144,7 +151,7 @@ def accepting(call: Callable[[Listener], Coroutine[Any, Any, Session]]) -> Scena
     async def scenario(stage: Stage, cut: Cut) -> None:
         async with (
             muxado.listen(HOST, 0, ssl=server_ssl(stage), config=CONFIG) as listener,
-            running(awaited(dial(stage, listener.addresses[0]))) as dialling,
+            running(awaited(lambda: dial(stage, listener.addresses[0]))) as dialling,
         ):
             session = await cut(call(listener)) or await listener.accept()
             client = await dialling
@@ -202,7 +209,7 @@ async def listener_leaves(listener: Listener) -> None:
 PLACES["Listener.wait_closed"] = closing_listener(listener_waits)
 PLACES["Listener.__aenter__"] = closing_listener(listener_enters)
 PLACES["Listener.__aexit__"] = closing_listener(listener_leaves)
-PLACES["Opening.__aexit__: listen"] = closing_listener(listener_leaves)
+PLACES["AwaitableContext.__aexit__: listen"] = closing_listener(listener_leaves)
 
 
 # Servers

@@ -8,7 +8,7 @@ from typing import Any
 
 import muxado
 from muxado import Session, Stream
-from muxado.asyncio.transport import StreamServer
+from muxado.asyncio.protocol_streams import StreamServer
 
 from ..asyncio.helpers import echo, exchange, opened, running
 from .cancelling import Cut, Scenario, Scenarios, Stage

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
@@ -14,30 +12,21 @@ import pytest
 
 import muxado
 from muxado import Config, Session
+from tests.bounded import bound
+from tests.patience import patience
 
 from ..asyncio.certificates import Tls
-from ..asyncio.conftest import anyio_backend, no_tasks_left, socket_path, tls
+from ..asyncio.conftest import anyio_backend, no_tasks_left
 from .relay import Relay
 
-__all__ = ["anyio_backend", "no_tasks_left", "socket_path", "tls"]  # pytest looks for them here
+__all__ = ["anyio_backend", "no_tasks_left"]  # pytest looks for them here
 
 # Seconds that a test may take before it counts as hanging.
-PATIENCE = 20
+PATIENCE = patience(20)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Bound the time of every async test: a wait that never ends names its line."""
-    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.obj = bounded(item.obj)
-
-
-def bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    @functools.wraps(test)
-    async def run(*args: Any, **kwds: Any) -> None:
-        async with asyncio.timeout(PATIENCE):
-            await test(*args, **kwds)
-
-    return run
+    bound(item, PATIENCE)
 
 
 @pytest.fixture(scope="package")
@@ -108,7 +97,7 @@ async def new_line(no_complaints: None, security: str, tls: Tls) -> AsyncIterato
 
 
 async def end(line: Line) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         for session in line.ends:
             session.abort()
             await session.wait_closed()

@@ -17,6 +17,8 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
+from tests.patience import patience
+
 Address = tuple[str, int]
 
 READ_SIZE = 64 * 1024
@@ -193,7 +195,7 @@ class Relay:
         self._orders.append(order)
         self._orders.append(done.set)
         self._ring.send(b".")
-        if not done.wait(10):
+        if not done.wait(patience(10)):
             raise RuntimeError("the relay does not answer")
 
     # In the thread

@@ -22,6 +22,7 @@ from typing import Any
 
 import muxado
 from muxado import Config, MuxadoError, Session, SessionError
+from tests.patience import patience
 
 from .relay import Relay
 from .soak_ledger import Entries, Totals, unpacked
@@ -32,7 +33,7 @@ WORKERS = 12
 FAULTS = ["none", "reset", "end", "cut", "black hole", "deaf", "gap", "slow", "far"]
 ENDS = ["close", "shutdown", "abort", "leave"]
 # Seconds within which both ends must be rid of a session, whatever has happened to it.
-PATIENCE = 20
+PATIENCE = patience(20)
 
 
 class Soak:

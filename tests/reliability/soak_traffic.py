@@ -20,7 +20,7 @@ ANSWER_AFTER_THE_END = 1
 ANSWER_AND_END_FIRST = 2
 RESET_MIDWAY = 3
 CALL_BACK = 4
-ECHO = 5  # a short stream that nobody keeps book of
+ECHO = 5  # a short stream that the ledger leaves out
 
 CALLED_BACK = 1 << 63  # in the key of a stream that the accepting end has opened
 
@@ -139,7 +139,7 @@ async def accept_stream(stream: Stream, entries: Entries) -> None:
 
 
 async def ask(session: Session, request: bytes) -> bytes:
-    """Send a request on a stream that nobody keeps book of, and return the answer."""
+    """Send a request on a stream that the ledger leaves out, and return the answer."""
     async with session.open() as stream:
         await stream.write(HEADER.pack(0, 0, 0, ECHO) + request)
         stream.write_eof()

@@ -11,7 +11,9 @@ from ..asyncio.certificates import Tls
 from ..asyncio.conftest import NewPair, new_pair
 from ..asyncio.transports import Connect, over_tcp, over_tls
 from .cancelled_adapters import ADAPTERS
+from .cancelled_dialers import DIALERS
 from .cancelled_places import PLACES
+from .cancelled_relays import RELAYS
 from .cancelled_sessions import SESSIONS
 from .cancelled_streams import STREAMS
 from .cancelling import Stage, every_cut, public_coroutines
@@ -20,11 +22,12 @@ __all__ = ["new_pair"]
 
 pytestmark = pytest.mark.anyio
 
-SCENARIOS = STREAMS | SESSIONS | PLACES | ADAPTERS
+SCENARIOS = STREAMS | SESSIONS | PLACES | DIALERS | RELAYS | ADAPTERS
 
 # These only look at what is there, and so can't be cancelled once they run.
 NEVER_WAIT = {
     "ByteStream.__aenter__",
+    "Dialer.__aenter__",
     "Listener.__aenter__",
     "Server.__aenter__",
     "Session.__aenter__",
@@ -37,7 +40,7 @@ NEVER_WAIT = {
 # What carries a session matters where it begins or ends, and nowhere else.
 ENDS = ["Session.__aexit__", "Session.serve", "Session.shutdown", "Session.wait_closed"]
 CASES = [(name, False) for name in SCENARIOS]
-CASES += [(name, True) for name in [*ENDS, *PLACES] if name not in NEVER_WAIT]
+CASES += [(name, True) for name in [*ENDS, *PLACES, *DIALERS] if name not in NEVER_WAIT]
 
 
 def test_every_public_coroutine_has_a_scenario() -> None:

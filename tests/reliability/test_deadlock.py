@@ -1,4 +1,4 @@
-"""Nobody waits for somebody who waits for him: every transfer that can go on does."""
+"""No two ends wait for each other: every transfer that can go on does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import muxado
 from muxado import Config, ErrorCode, Session, Stream
 from muxado.wire import MUXADO_V2
 from muxado.wire.codec import DATA
+from tests.patience import patience
 
 from ..asyncio.conftest import NewPair, new_pair, session_pair
 from ..asyncio.helpers import echo, opened, running
@@ -179,7 +180,7 @@ async def test_a_writer_stalled_on_a_stream_that_the_peer_closes(
 @pytest.fixture
 async def narrow(no_tasks_left: None) -> AsyncIterator[tuple[Session, Session]]:
     there, back = NarrowPipe(KIB), NarrowPipe(KIB)
-    config = Config(ping_interval=0.02, ping_timeout=5.0)
+    config = Config(ping_interval=0.02, ping_timeout=patience(5))
     ends = muxado.client(back, there, config=config), muxado.server(there, back, config=config)
     yield ends
     for session in ends:

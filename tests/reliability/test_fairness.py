@@ -1,4 +1,4 @@
-"""Streams that want all there is share it fairly, and keep nobody else waiting.
+"""Streams that want all there is share it fairly, and keep no other stream waiting.
 
 What waits is told in bytes that went first, and not in time, so that a busy machine changes
 nothing.
@@ -15,6 +15,7 @@ import pytest
 
 import muxado
 from muxado import Session, Stream
+from tests.patience import patience
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_complaints")]
 
@@ -74,7 +75,7 @@ async def send(session: Session) -> None:
 
 async def until(session: Session, sink: Sink, total: int) -> None:
     """Wait until so many bytes have come."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(patience(15)):
         while sum(sink.counts) < total:
             await session.ping()
 
@@ -93,7 +94,7 @@ async def gone_first(session: Session, sink: Sink, priority: int) -> float:
         for _ in range(MESSAGES):
             before = session.stats().bytes_sent
             await stream.write(b"m")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(patience(5)):
                 waits.append(await sink.arrived.get() - before)
     return median(waits)
 

@@ -13,6 +13,7 @@ import pytest
 
 import muxado
 from muxado import Config, sync
+from tests.patience import patience
 
 # Seconds over which the processor's time is looked at, and how much of it may go by. Whatever
 # turns in a circle takes all of it.
@@ -21,7 +22,7 @@ MOST = 0.05
 
 MIB = 1024 * 1024
 # Nothing ends for want of patience while it is watched.
-CONFIG = Config(initial_window=16 * MIB, close_timeout=20, ping_interval=None)
+CONFIG = Config(initial_window=16 * MIB, close_timeout=patience(20), ping_interval=None)
 
 
 class Wire(NamedTuple):
@@ -105,4 +106,4 @@ def test_a_session_for_threads_is_idle(
         time.sleep(WATCHED)
         assert spent(before) < MOST
     session.abort()
-    session.wait_closed(10)
+    session.wait_closed(patience(10))

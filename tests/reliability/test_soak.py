@@ -13,6 +13,7 @@ import pytest
 
 import muxado
 from muxado import Session
+from tests.patience import patience
 
 from ..asyncio.helpers import echo, exchange
 
@@ -28,7 +29,7 @@ LOOPS = [
 def soak(*arguments: str) -> str:
     """Run the script; return what it says, without a single complaint."""
     command = [sys.executable, "-m", "tests.reliability.soak", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=patience(50), check=False)
     assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout + ran.stderr
     return ran.stdout
 

@@ -8,7 +8,6 @@ import pytest
 
 from muxado.sync import Session
 from muxado.testing import sync_pair
-from tests.asyncio.certificates import Tls
 
 Ends = tuple[Session, Session]
 
@@ -19,8 +18,3 @@ def ends() -> Iterator[Ends]:
         yield client, server
         client.abort()
         server.abort()
-
-
-@pytest.fixture(scope="session")
-def tls() -> Tls:
-    return Tls()

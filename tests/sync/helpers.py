@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from muxado.sync import Session, Stream
+from tests.patience import patience
 
 # Seconds that any call may take before it counts as hanging.
-PATIENCE = 10.0
+PATIENCE = patience(10)
 
 T = TypeVar("T")
 

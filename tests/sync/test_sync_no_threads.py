@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from muxado import ErrorCode, sync
-from muxado.sync import intake
+from muxado.sync import acceptor
 from tests.asyncio.certificates import Tls
 
 from .conftest import Ends
@@ -34,7 +34,7 @@ def no_threads() -> Iterator[None]:
 @pytest.fixture
 def one_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a listener go on only if it has given back the slot of every failure."""
-    monkeypatch.setattr(intake, "MOST_PENDING", 1)
+    monkeypatch.setattr(acceptor, "MOST_PENDING", 1)
 
 
 def test_a_listener_outlives_it(one_slot: None, caplog: pytest.LogCaptureFixture) -> None:

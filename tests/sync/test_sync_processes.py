@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
+import ssl
 import subprocess
 import sys
 import textwrap
 import threading
 import warnings
+from collections.abc import Callable
 
 import pytest
 
 import muxado
-from muxado import sync
+from muxado import Config, sync
 from muxado.sync import Stream, StreamListener
+from tests.asyncio.certificates import Tls
+from tests.forking import living_child
 
 from .conftest import Ends
 from .helpers import PATIENCE, background, echo, opened, until_written
@@ -72,7 +77,7 @@ def test_a_program_ends_quickly_with_data_that_nobody_reads() -> None:
         from muxado import sync
 
         near, far = socket.socketpair()
-        far.detach()  # open, and read by nobody
+        far.detach()  # open, and never read
         session = sync.client(near)
         stream = session.open()
         stream.sendall(bytes(10_000_000))
@@ -103,7 +108,7 @@ def test_a_program_with_threads_in_the_midst_of_their_work() -> None:
             threading.Thread(target=send, args=(stream,), daemon=True).start()
             other = server.accept()
             threading.Thread(target=receive, args=(other, arrived), daemon=True).start()
-            assert arrived.wait(5)
+            assert arrived.wait()
         print("done")
         """
     )
@@ -173,6 +178,71 @@ def _child_sees_the_end(ends: Ends, stream_id: int) -> None:
         session.wait_closed(PATIENCE)
 
 
+@pytest.mark.parametrize("end", [sync.Session.close, sync.Session.abort])
+@pytest.mark.parametrize("secure", [False, True], ids=["tcp", "tls"])
+def test_an_end_is_heard_at_once_though_a_forked_child_lives(
+    tls: Tls, secure: bool, end: Callable[[sync.Session], None]
+) -> None:
+    # Nothing else ends a session that its peer's end does not reach.
+    config = Config(close_timeout=600.0, ping_interval=None)
+    with (
+        sync.listen("127.0.0.1", 0, ssl=tls.server if secure else None, config=config) as listener,
+        sync.connect(
+            *listener.addresses[0], ssl=tls.client if secure else None, config=config
+        ) as client,
+        listener.accept(PATIENCE) as server,
+    ):
+        client.ping(PATIENCE)
+        with living_child():
+            end(server)
+            for session in (client, server):
+                session.wait_closed(PATIENCE)
+
+
+def test_a_forked_child_keeps_no_listener_open() -> None:
+    listener = sync.listen("127.0.0.1", 0)
+    address = listener.addresses[0]
+    with living_child():
+        listener.close()
+        with pytest.raises(ConnectionRefusedError):
+            sync.connect(*address)
+
+
+def test_a_forked_child_keeps_no_handshake_open(tls: Tls) -> None:
+    with (
+        sync.listen("127.0.0.1", 0, ssl=tls.server) as listener,
+        socket.create_connection(listener.addresses[0]) as silent,
+        sync.connect(*listener.addresses[0], ssl=tls.client),  # so the silent one has come in
+    ):
+        silent.settimeout(PATIENCE)
+        with living_child():
+            silent.sendall(bytes(100))  # no hello: the handshake fails
+            with contextlib.suppress(ConnectionResetError):
+                while silent.recv(4096):
+                    pass
+
+
+def test_a_forked_child_keeps_no_dial_open(tls: Tls) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = listening.getsockname()
+        with background(lambda: dial_in_vain(address, tls)) as dialling:
+            accepted, _ = listening.accept()
+            with accepted:
+                accepted.settimeout(PATIENCE)
+                assert accepted.recv(1)  # the beginning of a hello
+                with living_child():
+                    accepted.sendall(bytes(100))  # no answer to it: the handshake fails
+                    with contextlib.suppress(ConnectionResetError):
+                        while accepted.recv(4096):
+                            pass
+                dialling.result(PATIENCE)
+
+
+def dial_in_vain(address: tuple[str, int], tls: Tls) -> None:
+    with pytest.raises(ssl.SSLError):
+        sync.connect(*address, ssl=tls.client)
+
+
 def test_a_fork_leaves_a_write_that_waits_to_the_parent(ends: Ends) -> None:
     with opened(*ends) as (near, far):
         near.sendall(bytes(MIB))
@@ -184,7 +254,7 @@ def test_a_fork_leaves_a_write_that_waits_to_the_parent(ends: Ends) -> None:
 
 
 def _child_writes_nothing(stream: Stream) -> None:
-    stream.settimeout(1)
+    stream.settimeout(PATIENCE)
     with pytest.raises(muxado.SessionError, match="parent"):
         stream.send(b"x")
 

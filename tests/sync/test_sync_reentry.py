@@ -1,4 +1,4 @@
-"""Calls that the garbage collector or a signal starts in the midst of another call."""
+"""Calls that the garbage collector or a signal starts during another call."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ import muxado
 from muxado import sync
 from muxado.sync import Session, Stream
 from muxado.testing import sync_pair
+from tests.patience import patience
 
 from .helpers import PATIENCE, background, opened, receive_all
 
-pytestmark = pytest.mark.timeout(10)  # what they look for are deadlocks
+pytestmark = pytest.mark.timeout(patience(10))  # what they look for are deadlocks
 
 
 class Interrupted(socket.socket):
-    """A transport that does what a test wants when it is written to: in the midst of a call."""
+    """A transport that does what a test wants when it is written to, during a call."""
 
     meanwhile: Callable[[], object] | None = None
 
@@ -143,9 +144,9 @@ def test_a_signals_handler_that_asks_in_the_midst_of_a_call_is_refused(
 
         def handle() -> None:
             for call in refused:
-                with pytest.raises(muxado.UsageError, match="in the midst"):
+                with pytest.raises(muxado.UsageError, match="busy in this thread"):
                     call()
-            near.reset(-1)  # nobody is there any more to be told that this can't be
+            near.reset(-1)  # a wrong code: it runs later, when no caller can be told
             refused.clear()
 
         with handling(signal.SIGUSR1, handle):

@@ -83,7 +83,7 @@ def _all_wait(client: Session, stream: Stream, full: Stream) -> bool:
     with client._driver.lock:
         reading = stream._core.read_waiter is not None
         writing = full._core.write_waiter is not None
-        return reading and writing and len(client._waiters) == 3
+        return reading and writing and len(client._waiters) + len(client._acceptors) == 3
 
 
 def test_a_listener_can_be_selected(ends: Ends) -> None:

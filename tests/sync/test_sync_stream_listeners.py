@@ -40,7 +40,7 @@ def test_closing_a_listener_ends_its_accept(ends: Ends) -> None:
     client, server = ends
     listener = server.listener()
     with background(listener.accept) as accepting:
-        while not server._waiters:
+        while not server._acceptors:
             client.ping(PATIENCE)
         listener.close()
         with pytest.raises(OSError, match="closed"):
@@ -75,7 +75,7 @@ def test_a_websockets_server_that_waits_in_accept_can_be_shut_down(ends: Ends) -
     client, server = ends
     listening = ListeningSocket(server)
     with background(listening.accept) as accepting:
-        while not server._waiters:
+        while not server._acceptors:
             client.ping(PATIENCE)
         listening.close()
         with pytest.raises(OSError, match="closed"):

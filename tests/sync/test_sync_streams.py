@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import muxado
-from muxado import ErrorCode, sync
+from muxado import ErrorCode, sync, testing
 
 from .conftest import Ends
 from .helpers import PATIENCE, background, echo, opened, receive_all, until_read
@@ -396,3 +396,13 @@ def test_a_dropped_stream_warns_and_is_reset(ends: Ends) -> None:
         with pytest.warns(ResourceWarning, match="unclosed stream <Stream 3 open"):
             streams.clear()
         assert far.wait_reset(PATIENCE) == ErrorCode.STREAM_CANCELLED
+
+
+def test_a_dropped_stream_leaves_the_peer_a_moment_to_read_what_was_sent() -> None:
+    with testing.sync_pair() as (client, server):
+        with pytest.warns(ResourceWarning, match="unclosed stream"):
+            client.open().sendall(b"the last words")
+        stream = server.accept(PATIENCE)
+        assert stream.recv(100) == b"the last words"
+        assert stream.wait_reset(PATIENCE) == ErrorCode.STREAM_CANCELLED
+        stream.close()

@@ -46,7 +46,7 @@ def listening(
 
 @asynccontextmanager
 async def served(security: Security) -> AsyncIterator[Server]:
-    """Run a server that echoes; afterwards, see that nobody listens any more."""
+    """Run a server that echoes; afterwards, see that the port is free again."""
     async with trio.open_nursery() as nursery:
         start = partial(muxado.trio.serve, handle, HOST, 0, ssl=security.server, config=CONFIG)
         server: Server = await nursery.start(start)
@@ -138,7 +138,7 @@ async def listen(security: Security, cut: Cut) -> None:
             await listener.aclose()
 
     await cut(begin)
-    # Nobody listens there, so that one can start again.
+    # The port is free for another listener.
     async with listening(security, address):
         pass
 
@@ -220,22 +220,30 @@ PLACES["Listener.__aexit__"] = closing_listener(
 # Servers
 
 
-@PLACES.of("serve")
-async def serve(security: Security, cut: Cut) -> None:
-    address = free_address()
+def serving(serve: Callable[..., Awaitable[object]], handler: object) -> Scenario:
+    """Cut a server where it begins, works and ends: then one can listen there again."""
 
-    async def use() -> None:
-        async with trio.open_nursery() as nursery:
-            start = partial(muxado.trio.serve, handle, *address, ssl=security.server)
-            server: Server = await nursery.start(start)
-            async with dial(security, address) as session:
-                await works(session)
-                server.close()
-                await server.wait_closed()
+    async def scenario(security: Security, cut: Cut) -> None:
+        address = free_address()
 
-    await cut(use)
-    with socket.create_server(address):
-        pass
+        async def use() -> None:
+            async with trio.open_nursery() as nursery:
+                start = partial(serve, handler, *address, ssl=security.server)
+                server: Server = await nursery.start(start)
+                async with dial(security, address) as session:
+                    await works(session)
+                    server.close()
+                    await server.wait_closed()
+
+        await cut(use)
+        with socket.create_server(address):
+            pass
+
+    return scenario
+
+
+PLACES["serve"] = serving(muxado.trio.serve, handle)
+PLACES["serve_streams"] = serving(muxado.trio.serve_streams, echo)
 
 
 def closing_server(call: Callable[[Server], Awaitable[object]]) -> Scenario:

@@ -211,7 +211,7 @@ async def check(ends: Ends) -> None:
 
 
 def free_address() -> tuple[str, int]:
-    """Return an address that nobody listens on."""
+    """Return an address without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         address: tuple[str, int] = sock.getsockname()
         return address

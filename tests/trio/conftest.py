@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
 
-from tests.asyncio.certificates import Tls
+from tests.patience import patience
 
 # Seconds that a test may take before it counts as hanging.
-PATIENCE = 10
+PATIENCE = patience(10)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -34,15 +32,3 @@ def run_by_trio(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
         trio.run(bounded)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def tls() -> Tls:
-    return Tls()
-
-
-@pytest.fixture
-def socket_path() -> Iterator[str]:
-    """A place for a Unix socket, with a name short enough for every platform."""
-    with tempfile.TemporaryDirectory(prefix="mux") as folder:
-        yield str(Path(folder) / "s")

@@ -8,16 +8,17 @@ import muxado.trio
 from tests.asyncio.certificates import Tls
 from tests.reliability.cancelling import public_coroutines
 
+from .cancelled_dialers import DIALERS
 from .cancelled_places import PLACES
 from .cancelled_streams import CALLS
 from .cancelling import Security, every_cut
 
-SCENARIOS = CALLS | PLACES
+SCENARIOS = CALLS | PLACES | DIALERS
 
 # What carries a session matters where it begins or ends, and nowhere else; it is their own
 # affair if they are made over a stream of the caller's.
 CASES = [(name, False) for name in SCENARIOS]
-CASES += [(name, True) for name in PLACES if not name.startswith(("client", "server"))]
+CASES += [(name, True) for name in PLACES | DIALERS if not name.startswith(("client", "server"))]
 
 
 def test_every_public_coroutine_has_a_scenario() -> None:

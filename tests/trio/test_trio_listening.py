@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pytest
 import trio
 
 import muxado
-from muxado import ErrorCode
+from muxado import Config, ErrorCode
 from muxado.trio import Server, Session, connect, listen, serve
 from tests.asyncio.certificates import Tls
 
@@ -191,12 +191,13 @@ async def test_a_listener_lets_exceptions_out_bare() -> None:
 
 async def test_leaving_a_listener_by_an_exception_waits_for_nobody() -> None:
     async def fail(silent: socket.socket) -> None:
-        async with listen("127.0.0.1", 0) as listener:
+        config = Config(close_timeout=1000)
+        async with listen("127.0.0.1", 0, config=config) as listener:
             silent.connect(listener.addresses[0])
             await listener.accept()
             raise ZeroDivisionError
 
-    with socket.socket() as silent, trio.fail_after(1), pytest.raises(ZeroDivisionError):
+    with socket.socket() as silent, pytest.raises(ZeroDivisionError):
         await fail(silent)
 
 
@@ -238,31 +239,30 @@ async def test_listening_on_every_address_of_the_machine() -> None:
         assert listener.addresses == []
 
 
-class Unlucky:
-    """A listening socket whose `accept` fails first, as the system's may."""
-
-    def __init__(self, sock: trio.socket.SocketType, code: int) -> None:
-        self._sock = sock
-        self._failures = [OSError(code, os.strerror(code))]
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-    async def accept(self) -> tuple[trio.socket.SocketType, Any]:
-        if self._failures:
-            raise self._failures.pop()
-        return await self._sock.accept()
-
-
 async def bound() -> trio.socket.SocketType:
     sock = trio.socket.socket()
     await sock.bind(("127.0.0.1", 0))
     return sock
 
 
+async def unlucky(code: int) -> trio.socket.SocketType:
+    """Return a listening socket whose `accept` fails first, as the system's may."""
+    sock = await bound()
+    accept = sock.accept
+    failures = [OSError(code, os.strerror(code))]
+
+    async def fail_first() -> tuple[trio.socket.SocketType, Any]:
+        if failures:
+            raise failures.pop()
+        return await accept()
+
+    sock.accept = fail_first  # type: ignore[method-assign]
+    return sock
+
+
 @pytest.mark.parametrize("code", [errno.EPROTO, errno.EPERM, errno.EMFILE])
 async def test_an_error_of_one_connection_does_not_end_a_server(code: int) -> None:
-    sock: Any = Unlucky(await bound(), code)
+    sock = await unlucky(code)
     async with trio.open_nursery() as nursery:
         server = await nursery.start(partial(serve, echo_server, sock=sock))
         async with connect(*server.addresses[0]) as session:
@@ -271,7 +271,7 @@ async def test_an_error_of_one_connection_does_not_end_a_server(code: int) -> No
 
 
 async def test_a_listening_socket_that_is_no_good_ends_a_server() -> None:
-    sock: Any = Unlucky(await bound(), errno.EBADF)
+    sock = await unlucky(errno.EBADF)
     with pytest.raises(ExceptionGroup) as caught:
         await serve(echo_server, sock=sock)
     (failure,) = caught.value.exceptions
@@ -318,3 +318,13 @@ async def test_a_server_that_hangs_up_in_the_handshake(tls: Tls) -> None:
             async with connect("localhost", port, ssl=tls.client):
                 raise AssertionError("no session")
         nursery.cancel_scope.cancel()
+
+
+async def test_a_block_that_is_not_entered_says_so() -> None:
+    calls: list[Callable[[], Any]] = [lambda: connect("127.0.0.1", 1), lambda: listen(port=0)]
+    for call in calls:
+        pending = call()
+        with pytest.raises(AttributeError, match="use 'async with'"):
+            _ = pending.open
+        with pytest.warns(Warning, match="entered"):
+            del pending

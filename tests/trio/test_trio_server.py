@@ -12,6 +12,7 @@ import trio.testing
 from muxado import Config, SessionClosed
 from muxado.trio import Server, Session, Stream, connect, serve
 from tests.asyncio.certificates import Tls
+from tests.patience import patience
 
 from .test_trio_sessions import echo, exchange, tasks
 
@@ -78,7 +79,7 @@ async def test_a_handler_that_outlives_its_session_is_cancelled() -> None:
         async with connect(*server.addresses[0]) as session:
             await session.ping()
             server.close()
-            with trio.fail_after(1):
+            with trio.fail_after(patience(1)):
                 await server.wait_closed()
 
 
@@ -91,7 +92,7 @@ async def test_closing_a_server_gives_up_on_handshakes(tls: Tls) -> None:
             async with connect("localhost", address[1], ssl=tls.client) as session:
                 await session.ping()  # so the other's handshake has begun
                 server.close()
-                with trio.fail_after(1):
+                with trio.fail_after(patience(1)):
                     await server.wait_closed()
 
 
@@ -103,7 +104,7 @@ async def test_cancelling_a_server_aborts_its_sessions() -> None:
             async with connect(*address) as session, session.open() as stream:
                 await stream.send_all(b"x")
                 assert await stream.receive_some() == b"x"
-                with trio.fail_after(1):
+                with trio.fail_after(patience(1)):
                     nursery.cancel_scope.cancel()
                     with trio.CancelScope(shield=True):
                         await server.wait_closed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -227,3 +227,66 @@ async def test_whose_doing_it_was_decides_the_error() -> None:
         with pytest.raises(trio.BrokenResourceError) as there:
             await far.receive_some()
         assert isinstance(there.value.__cause__, muxado.StreamReset)
+
+
+CUT_READS: list[Callable[[Stream], Awaitable[object]]] = [
+    lambda stream: stream.receive_some(),
+    lambda stream: stream.__anext__(),
+    lambda stream: stream.readexactly(10),
+    lambda stream: stream.readuntil(),
+]
+
+
+@pytest.mark.parametrize("read", CUT_READS)
+@pytest.mark.parametrize("end", [Session.close, Session.abort])
+async def test_what_a_sessions_end_cuts_off_does_not_look_like_an_end_in_order(
+    read: Callable[[Stream], Awaitable[object]], end: Callable[[Session], None]
+) -> None:
+    async with trio_pair() as (client, server), opened(client, server) as (near, far):
+        await far.send_all(b"lost\n")
+        await far.send_eof()
+        await client.ping()  # both have come
+        end(client)
+        with pytest.raises(trio.ClosedResourceError):
+            await read(near)
+
+
+async def test_an_end_that_has_come_stays_one_whatever_follows_it() -> None:
+    async with trio_pair() as (client, server), opened(client, server) as (near, far):
+        await far.send_all(b"whole\nrest")
+        await far.send_eof()
+        await client.ping()
+        far.reset()
+        await client.ping()
+        assert await near.readuntil() == b"whole\n"
+        with pytest.raises(EOFError):
+            await near.readexactly(10)
+        assert await near.receive_some() == b"rest"
+        assert await near.receive_some() == b""
+
+
+async def test_close_waits_for_nothing_and_what_was_written_still_goes_out() -> None:
+    config = Config(initial_window=65536, max_window=65536)
+    async with trio_pair(config) as (client, server):
+        near = client.open()
+        await near.send_all(bytes(MIB))
+        assert near.stalled()
+        near.close()
+        with pytest.raises(muxado.StreamClosed):
+            near.check_open()
+        far = await server.accept()
+        assert len(await far.readexactly(MIB)) == MIB
+        assert await far.receive_some() == b""
+        assert not near.stalled()
+        await far.aclose()
+
+
+async def test_a_half_close_leaves_the_stream_open() -> None:
+    async with trio_pair() as (client, server), opened(client, server) as (near, far):
+        await near.send_eof()
+        near.check_open()
+        assert await far.receive_some() == b""
+        far.check_open()
+        far.reset()
+        with pytest.raises(muxado.StreamReset):
+            far.check_open()

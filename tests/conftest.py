@@ -1,0 +1,39 @@
+"""What all tests share: the factor of their time limits, the mark `slow`, certificates, paths."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.asyncio.certificates import Tls
+from tests.patience import scale_timeout
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its limit
+def pytest_configure(config: pytest.Config) -> None:
+    scale_timeout(config)
+    config.addinivalue_line("markers", "slow: takes minutes; runs only if asked for by -m slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" in str(config.getoption("markexpr")):
+        return
+    skip = pytest.mark.skip(reason="runs only if asked for by -m slow")
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def tls() -> Tls:
+    return Tls()
+
+
+@pytest.fixture
+def socket_path() -> Iterator[str]:
+    """A path for a Unix socket, short enough for every platform."""
+    with tempfile.TemporaryDirectory(prefix="mux") as folder:
+        yield str(Path(folder) / "s")

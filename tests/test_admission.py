@@ -1,0 +1,219 @@
+"""The limits above a session, and what a server tells of itself, on every front end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+import pytest
+import trio
+
+import muxado
+import muxado.sync
+import muxado.trio
+from muxado.admission import Admission
+from tests.asyncio.certificates import Tls
+from tests.patience import patience
+
+PATIENCE = patience(10)
+KIB = 1024
+
+
+class Server(Protocol):
+    """What is the same in every front end's server."""
+
+    @property
+    def addresses(self) -> list[Any]: ...
+
+    @property
+    def sessions(self) -> list[Any]: ...
+
+    def stats(self) -> muxado.ServerStats: ...
+
+
+@contextmanager
+def on_asyncio(**options: Any) -> Iterator[Server]:
+    """Run a server that serves no stream in an event loop of its own thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    def call(work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
+
+    async def start() -> muxado.Server:
+        return await muxado.serve(hold, "127.0.0.1", 0, **options)
+
+    async def stop(server: muxado.Server) -> None:
+        server.close()
+        await server.wait_closed()
+
+    async def hold(session: muxado.Session) -> None:
+        await session.wait_closed()
+
+    try:
+        server = call(start())
+        try:
+            yield server
+        finally:
+            call(stop(server))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(PATIENCE)
+        loop.close()
+
+
+@contextmanager
+def on_threads(**options: Any) -> Iterator[Server]:
+    with muxado.sync.serve(muxado.sync.Session.wait_closed, "127.0.0.1", 0, **options) as server:
+        yield server
+
+
+@contextmanager
+def on_trio(**options: Any) -> Iterator[Server]:
+    started = threading.Event()
+    running: list[Any] = []
+
+    async def hold(session: muxado.trio.Session) -> None:
+        await session.wait_closed()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                lambda task_status: muxado.trio.serve(
+                    hold, "127.0.0.1", 0, task_status=task_status, **options
+                )
+            )
+            running.extend([server, trio.lowlevel.current_trio_token()])
+            started.set()
+
+    thread = threading.Thread(target=trio.run, args=(main,))
+    thread.start()
+    assert started.wait(PATIENCE)
+    server, token = running
+    try:
+        yield server
+    finally:
+        trio.from_thread.run_sync(server.close, trio_token=token)
+        thread.join(PATIENCE)
+
+
+@pytest.fixture(params=[on_asyncio, on_threads, on_trio], ids=["asyncio", "threads", "trio"])
+def serve(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def until(test: Callable[[], bool]) -> None:
+    """Wait until something that other threads do is done."""
+    turn = threading.Event()
+    for _ in range(int(PATIENCE * 1000)):
+        if test():
+            return
+        turn.wait(0.001)
+    raise AssertionError("it did not happen")
+
+
+def test_more_sessions_than_allowed_are_refused_and_told_why(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(max_sessions=2) as server, ExitStack() as stack:
+        address = server.addresses[0]
+        kept = [stack.enter_context(muxado.sync.connect(*address)) for _ in range(2)]
+        until(lambda: len(server.sessions) == 2)  # and both are counted by then
+        with (
+            caplog.at_level(logging.WARNING, "muxado.session"),
+            muxado.sync.connect(*address) as refused,
+        ):
+            reason = refused.wait_closed(PATIENCE)
+            assert (reason.code, reason.by_peer) == (muxado.ErrorCode.ENHANCE_YOUR_CALM, True)
+            assert b"as many sessions" in reason.debug
+            with pytest.raises(muxado.SessionAborted):
+                refused.open()
+        (told,) = [vars(each) for each in caplog.records if each.levelno == logging.WARNING]
+        assert (told["event"], told["count"], told["max_sessions"]) == ("sessions_refused", 1, 2)
+        stats = server.stats()
+        assert (stats.sessions, stats.sessions_accepted, stats.sessions_refused) == (2, 2, 1)
+
+        kept[0].close()
+        until(lambda: server.stats().sessions == 1)
+        with muxado.sync.connect(*address) as again:
+            until(lambda: server.stats().sessions_accepted == 3)
+            again.ping(PATIENCE)
+
+
+def test_the_memory_of_all_sessions_has_one_limit(serve: Any) -> None:
+    with serve(max_receive_memory=300 * KIB) as server, ExitStack() as stack:
+        address = server.addresses[0]
+        clients = [stack.enter_context(muxado.sync.connect(*address)) for _ in range(3)]
+        streams = []
+        for client in clients:
+            stream = stack.enter_context(client.open())
+            stream.sendall(bytes(100 * KIB))
+            streams.append(stream)
+        until(lambda: server.stats().total.memory_held == 300 * KIB)
+        with clients[0].open() as too_much:
+            too_much.sendall(b"x")
+            assert too_much.wait_reset(PATIENCE) == muxado.ErrorCode.ENHANCE_YOUR_CALM
+        assert not any(client.closed for client in clients)
+        assert not any(stream.is_reset for stream in streams)
+
+        clients[1].abort()
+        until(lambda: server.stats().sessions == 2)
+        with clients[0].open() as fits:
+            fits.sendall(bytes(100 * KIB))
+            until(lambda: server.stats().total.memory_held == 300 * KIB)
+            assert not fits.is_reset
+
+
+def test_a_server_counts_what_its_ended_sessions_did(serve: Any) -> None:
+    with serve() as server:
+        for _ in range(2):
+            with muxado.sync.connect(*server.addresses[0]) as session:
+                stream = session.open()
+                stream.sendall(bytes(1000))
+                stream.reset(403)
+                session.ping(PATIENCE)
+        until(lambda: server.stats().sessions_accepted == 2)
+        until(lambda: server.stats().sessions == 0)
+        stats = server.stats()
+        assert stats.total.bytes_received == 2000
+        assert dict(stats.total.resets_received_by_code) == {403: 2}
+        assert (stats.total.streams, stats.total.memory_held, stats.total.rtt) == (0, 0, 0)
+
+
+def test_failed_handshakes_are_counted_and_many_are_a_warning(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serve(ssl=Tls().server) as server, caplog.at_level(logging.INFO, "muxado"):
+        for number in range(1, 12):
+            with socket.create_connection(server.addresses[0]) as sock:
+                sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                sock.settimeout(PATIENCE)
+                try:
+                    while sock.recv(1000):
+                        pass
+                except OSError:
+                    pass
+            until(lambda number=number: server.stats().handshakes_failed == number)  # type: ignore[misc]
+        until(lambda: server.stats().handshakes == 0)
+    warnings = [vars(record) for record in caplog.records if record.levelno == logging.WARNING]
+    (told,) = [fields for fields in warnings if fields.get("event") == "handshakes_failed"]
+    assert told["count"] == 10
+    assert "speaks HTTP" in told["message"]
+
+
+@pytest.mark.parametrize("limit", ["max_sessions", "max_receive_memory"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "7"])
+def test_a_limit_is_a_whole_number(limit: str, value: object) -> None:
+    options: dict[str, Any] = {limit: value}
+    with pytest.raises(muxado.UsageError, match=f"{limit}= must be a whole number"):
+        Admission(**options)
+    serve: Any
+    for serve in (muxado.serve, muxado.serve_streams, muxado.sync.serve, muxado.sync.serve_streams):
+        with pytest.raises(muxado.UsageError, match=limit):
+            serve(lambda _: None, "127.0.0.1", 0, **options)
