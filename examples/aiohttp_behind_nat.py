@@ -1,6 +1,6 @@
-"""An aiohttp application on a machine that dials out, called over the same connection.
+"""An aiohttp application on a machine behind NAT, called over the connection it makes.
 
-The agent has no port open. It dials the gateway, and the gateway calls its application, with
+The agent has no port open. It connects to the gateway, and the gateway calls its application, with
 aiohttp's client and a stream for each connection.
 """
 
@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import web
 
 import muxado
-from muxado.adapters.aiohttp import Connector
+from muxado.adapters.aiohttp import Connector, create_server
 
 
 async def hello(request: web.Request) -> web.Response:
@@ -24,7 +24,7 @@ async def agent(host: str, port: int) -> None:
     await runner.setup()
     assert runner.server is not None
     async with muxado.connect(host, port) as session:
-        await session.create_server(runner.server).serve_forever()
+        await create_server(session, runner.server).serve_forever()
     await runner.cleanup()
 
 

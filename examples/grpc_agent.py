@@ -1,4 +1,4 @@
-"""gRPC, by grpclib: a server behind NAT dials out, and is called over the same connection."""
+"""gRPC, by grpclib: a server behind NAT connects to its client, which calls it back over that."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Threads: http.server on a machine that dials out; http.client, httpx and requests call it."""
+"""Threads: http.server on a machine behind NAT; http.client, httpx and requests call it."""
 
 import http.server
 import threading

@@ -1,4 +1,4 @@
-"""HTTPS inside a stream: end to end, whoever carries the session; httpx calls aiohttp."""
+"""HTTPS inside a stream, also through a gateway that carries the session; httpx calls aiohttp."""
 
 import asyncio
 import ssl
