@@ -1,7 +1,8 @@
-# Everything runs in a virtual environment of its own; `make` alone says what there is.
+# Everything runs in a virtual environment of its own; `make` alone lists the commands.
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+# On Windows a virtual environment has its programs in another folder.
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTEST := $(BIN)/python -m pytest
 # Most tests wait for something: two at a time take half as long.
 SIDE_BY_SIDE := -n 2 --dist worksteal
@@ -10,11 +11,14 @@ SEED ?= 1
 TESTS ?= tests
 PYTHONS ?= 3.12 3.13
 
-.DEFAULT_GOAL := help
-.PHONY: help demo examples test test-pythons test-compiled interop soak fuzz \
-	check docs bench dist format clean
+# Some commands also use the compiled core, if there is a C compiler.
+COMPILED := $(if $(shell command -v cc),.venv-compiled/installed)
 
-help: ## say what there is
+.DEFAULT_GOAL := help
+.PHONY: help demo examples test test-pythons test-compiled interop soak soak-interrupts fuzz \
+	check docs workflows bench instructions trips dist wheels wheels-plan format clean
+
+help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 $(VENV)/installed: pyproject.toml
@@ -23,7 +27,7 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[cli,trio,uvloop]' --group test --group adapters --group check
 	@touch $@
 
-demo: $(VENV)/demo ## run the main job on real sockets, with figures
+demo: $(VENV)/demo ## run requests, transfers and pings on real sockets, and measure them
 	$(BIN)/muxado demo
 
 # The demo needs less than the tests, so it starts sooner.
@@ -36,9 +40,9 @@ $(VENV)/demo: pyproject.toml
 test: $(VENV)/installed ## run the tests
 	$(PYTEST) $(SIDE_BY_SIDE) $(TESTS)
 
-test-pythons: ## run the front ends' contract on the other Pythons that are here (3.12, 3.13)
+test-pythons: ## run the front ends' contract on the other installed Pythons (3.12, 3.13)
 	@for version in $(PYTHONS); do \
-		python=$$(sh tools/find-python $$version) || { echo "Python $$version: not here"; continue; }; \
+		python=$$(sh tools/find-python $$version) || { echo "Python $$version: not installed"; continue; }; \
 		echo "Python $$version: $$python"; \
 		$(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$version \
 			TESTS='tests/asyncio tests/contract tests/reliability/test_closing.py' || exit 1; \
@@ -51,7 +55,7 @@ test-compiled: .venv-compiled/installed ## run the tests against the compiled co
 	$(PYTHON) -m venv --clear .venv-compiled
 	.venv-compiled/bin/python -m pip install --quiet --upgrade pip build
 	rm -rf .venv-compiled/dist
-	# By way of the sdist: compiling in place would leave its files among the sources.
+	# Through the sdist, because compiling in place would leave its files among the sources.
 	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 .venv-compiled/bin/python -m build --outdir .venv-compiled/dist .
 	.venv-compiled/bin/python -m pip install --quiet --group test \
 		--group adapters "$$(ls $(CURDIR)/.venv-compiled/dist/*.whl)[cli,trio,uvloop]"
@@ -73,6 +77,11 @@ soak: $(VENV)/installed ## mixed traffic over a bad line, half of the time on ea
 		$(BIN)/python -m tests.reliability.soak --streams 1000000 --loop $$loop || exit 1; \
 	done
 
+soak-interrupts: $(VENV)/installed $(COMPILED) ## threads interrupted by a timer, half of the time compiled (SECONDS=600)
+	$(BIN)/python -m tests.reliability.interrupted --seconds $$(($(SECONDS) / 2))
+	$(if $(COMPILED),.venv-compiled/bin/python -m tests.reliability.interrupted \
+		--seconds $$(($(SECONDS) / 2)))
+
 fuzz: .venv-fuzz/installed ## coverage-guided fuzzing, half of the time each (SECONDS=600)
 	.venv-fuzz/bin/python tests/fuzz/seeds.py .venv-fuzz/corpus
 	.venv-fuzz/bin/python tests/fuzz/atheris_parser.py -max_total_time=$$(($(SECONDS) / 2)) \
@@ -86,26 +95,49 @@ fuzz: .venv-fuzz/installed ## coverage-guided fuzzing, half of the time each (SE
 	.venv-fuzz/bin/python -m pip install --quiet --editable . --group test atheris
 	@touch $@
 
-# The compiled core takes part where there is a compiler.
-COMPILED := $(if $(shell command -v cc),.venv-compiled/installed)
-
-bench: .venv-bench/installed $(COMPILED) ## measure muxado beside its peers (ARGS=--quick, ARGS='--only REGEX' ...)
+bench: .venv-bench/installed $(COMPILED) ## compare muxado with other multiplexers (ARGS=--quick, ARGS='--only REGEX' ...)
 	.venv-bench/bin/python -m benchmarks \
 		$(if $(COMPILED),--compiled-python .venv-compiled/bin/python) $(ARGS)
 
-# Apart, because the contenders bring type stubs that would mislead `make check`.
+# A separate environment, because the contenders bring type stubs that would mislead `make check`.
 .venv-bench/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --upgrade pip
 	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,uvloop]' --group bench
 	@touch $@
 
-dist: ## build the sdist, the pure and the compiled wheel, and test each as installed
-	PYTHON=$(PYTHON) sh tools/dist
+instructions: $(VENV)/installed $(COMPILED) ## count machine instructions a request (needs valgrind)
+	$(BIN)/python -m benchmarks.instructions $(ARGS)
+	$(if $(COMPILED),$(BIN)/python -m benchmarks.instructions \
+		--python $(CURDIR)/.venv-compiled/bin/python $(ARGS))
 
-check: $(VENV)/installed ## lint, types, what the public names promise, and the documentation site
+trips: $(VENV)/installed ## count the calls and the changes of file of everyday trips through the core
+	$(BIN)/python tools/trips.py $(ARGS)
+
+dist: ## build the sdist, the pure and the compiled wheel, and test each as installed (TESTS=...)
+	PYTHON=$(PYTHON) TESTS='$(TESTS)' sh tools/dist
+
+wheels: ## build and test the compiled wheels of this machine's system (Linux: needs docker)
+	$(PYTHON) -m venv .venv-wheels
+	.venv-wheels/bin/python -m pip install --quiet --upgrade pip
+	.venv-wheels/bin/python -m pip install --quiet --group wheels
+	.venv-wheels/bin/cibuildwheel --output-dir wheelhouse
+
+wheels-plan: ## list the wheels that a release builds
+	$(PYTHON) -m venv .venv-wheels
+	.venv-wheels/bin/python -m pip install --quiet --upgrade pip
+	.venv-wheels/bin/python -m pip install --quiet --group wheels
+	@for system in linux macos windows; do \
+		.venv-wheels/bin/cibuildwheel --print-build-identifiers --platform $$system \
+			--archs $$(case $$system in linux) echo x86_64,aarch64;; macos) echo x86_64,arm64;; *) echo AMD64;; esac) \
+			|| exit 1; \
+	done
+
+check: $(VENV)/installed ## check lint, types, spelling, workflows, the types of public names, and the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	@$(MAKE) --no-print-directory workflows
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --ignoreexternal --verifytypes muxado
 	@$(MAKE) --no-print-directory docs
@@ -120,9 +152,17 @@ $(VENV)/docs: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --group docs
 	@touch $@
 
-format: $(VENV)/installed ## put the code into its form
+# actionlint's Python package downloads a program; its Go module is built here.
+workflows: ## check the workflow files (needs the Go toolchain)
+	@if command -v go >/dev/null; then \
+		echo "go run actionlint"; \
+		go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12 -shellcheck= -pyflakes=; \
+	elif [ -n "$(MUXADO_REQUIRE_GO)" ]; then echo "no Go: the workflows can't be checked"; exit 1; \
+	else echo "the workflow files are not checked: there is no Go toolchain"; fi
+
+format: $(VENV)/installed ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove what the other commands made
-	rm -rf $(VENV) .venv-* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean: ## remove the files that the other commands made
+	rm -rf $(VENV) .venv-* build dist wheelhouse .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
+from .against import compare as compare_builds
 from .cells import Cell, all_cells, quick_cells
 from .contenders import ROOT, Peer, contenders_for, find_peers
 from .figures import Results
@@ -68,6 +69,11 @@ def parse_arguments() -> argparse.Namespace:
         "--compiled-python", metavar="PATH", help="an interpreter with the compiled muxado"
     )
     parser.add_argument(
+        "--against",
+        metavar="REV",
+        help="only this: processor time of the compiled build by that of another commit",
+    )
+    parser.add_argument(
         "--json",
         type=Path,
         metavar="FILE",
@@ -89,6 +95,8 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"--{name}: {exc}")
     if args.rounds is not None and args.rounds < 1:
         parser.error("--rounds must be at least 1")
+    if args.against and not args.compiled_python:
+        parser.error("--against needs --compiled-python; `make bench` gives it")
     return args
 
 
@@ -229,8 +237,12 @@ def finish(
 def main() -> int:
     """Run the command."""
     console = Console(width=None if sys.stdout.isatty() else 160)
+    args = parse_arguments()
     try:
-        return run(parse_arguments(), console)
+        if args.against:
+            compare_builds(args.against, args.compiled_python)
+            return 0
+        return run(args, console)
     except KeyboardInterrupt:
         console.print("stopped; nothing was written")
         return 130

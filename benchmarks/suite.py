@@ -105,7 +105,7 @@ class Suite:
             self.results.entries.append(entry)
             pairs.append((contender, entry))
         if not pairs:
-            self.results.left_out.append(f"cell {cell.name}: nobody can take part")
+            self.results.left_out.append(f"cell {cell.name}: no contender can take part")
         self._run_rounds(cell, pairs, "")
 
     def _run_unsteady(self) -> None:
