@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
-import trio.testing
 
 import muxado
 import muxado.sync
@@ -152,15 +151,21 @@ def test_threads_pass_limit_on() -> None:
 def test_trio_passes_limit_and_cancel_on_reset_on() -> None:
     async def main() -> None:
         running = most = 0
+        both = trio.Event()
+        began = trio.Event()
         cancelled = trio.Event()
 
         async def work(stream: muxado.trio.Stream) -> None:
             nonlocal running, most
             running += 1
             most = max(most, running)
+            if running == 2:
+                both.set()
             try:
                 if await stream.receive_some(1) == b"w":
+                    began.set()
                     await trio.sleep_forever()
+                await both.wait()  # none ends before two have run at once
                 await stream.send_all(b"done")
             except trio.Cancelled:
                 cancelled.set()
@@ -181,7 +186,7 @@ def test_trio_passes_limit_and_cancel_on_reset_on() -> None:
             assert most == 2
             waiting = session.open()
             await waiting.send_all(b"w")
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await began.wait()
             waiting.reset()
             await cancelled.wait()
 
