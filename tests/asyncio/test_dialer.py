@@ -17,6 +17,7 @@ import pytest
 import muxado
 from muxado import Backoff, Config, Dialer, DialerState, ErrorCode, Session, Stream
 from muxado.redial import MOST_DRAINING
+from tests import inside
 from tests.forking import living_child, needs_fork
 from tests.killable import Killable, killable
 from tests.patience import patience
@@ -373,7 +374,7 @@ async def test_a_session_whose_ids_are_used_up_is_followed_by_the_next(
         addresses = [first.addresses[0], second.addresses[0]]
         async with Dialer(addresses=addresses, backoff=QUICK) as dialer:
             old = await dialer.session()
-            old._core.next_id = 2**31 + 1
+            inside.set_next_id(old._core, 2**31 + 1)
             with pytest.raises(muxado.StreamsExhausted):
                 old.open()
             async with await dialer.open() as stream:

@@ -11,6 +11,7 @@ import struct
 from muxado.config import Config
 from muxado.core import CoreStream
 from muxado.wire.codec import GO_AWAY
+from tests import inside
 
 from ..frames import Frame
 from .peer import Bench, data
@@ -85,7 +86,7 @@ class RoleBench(Bench):
 
     def waiting(self) -> list[int]:
         """Return the ids of the streams in the accept queue."""
-        return [self.seen(stream_id) for stream_id in self.core.accept_queue]
+        return [self.seen(stream_id) for stream_id in inside.accept_queue(self.core)]
 
     def check_echo(self, stream: CoreStream) -> None:
         self.hear(data(self.id_of(stream), b"echo"))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from muxado.config import Config
-from muxado.core.limits import CHURN_LEAST, MAX_MUTED
-from muxado.core.sender import MAX_ANSWERS
-from muxado.core.states import CLOSING, RUNNING
-from muxado.core.stream import CoreStream
+from muxado.core import CLOSING, RUNNING, CoreStream
 from muxado.errors import ProtocolError, SessionClosed, StreamRefused, StreamReset
 from muxado.wire.codec import READ_SIZE
+from tests import inside
+from tests.inside import CHURN_LEAST, MAX_ANSWERS, MAX_MUTED
 
 from .peer import WINDOW, Bench, data, goaway, header, rst, wndinc
 from .roles import RoleBench
@@ -37,7 +36,7 @@ def check_goes_on(bench: RoleBench, bystander: CoreStream) -> None:
     """Check that the session and the bystander live, and that little is held."""
     check_bounded(bench)
     assert bystander.read(6) == b"unread"
-    assert bench.core.unread == 0
+    assert inside.unread(bench.core) == 0
     bench.check_echo(bystander)
     assert bench.core.state == RUNNING
 
@@ -51,21 +50,23 @@ def check_ended(bench: RoleBench, bystander: CoreStream, code: int) -> None:
     assert (reason.code, reason.by_peer, reason.clean) == (code, False, False)
     assert bench.core.state == CLOSING
     assert bench.core.output_done()
-    assert not bench.core.streams
+    assert not inside.streams(bench.core)
     assert bystander.read(6) == b"unread"
-    assert bench.core.unread == 0
+    assert inside.unread(bench.core) == 0
     with pytest.raises(ProtocolError) as caught:
         bystander.read(1)
     assert (caught.value.code, caught.value.reason) == (code, reason)
     bench.hear(data(3, bytes(1000), syn=True))
     assert bench.said() == []
-    assert bench.core.unread == 0
+    assert inside.unread(bench.core) == 0
 
 
 def check_bounded(bench: RoleBench) -> None:
     core = bench.core
-    assert len(core.sender.answers) <= MAX_ANSWERS + 1
-    assert sum(stream_id in core.receiver.muted for stream_id in range(100_000)) <= MAX_MUTED
+    assert len(inside.pending_resets(core)) <= MAX_ANSWERS + 1
+    assert (
+        sum(stream_id in inside.recently_reset(core) for stream_id in range(100_000)) <= MAX_MUTED
+    )
 
 
 # The session ends
@@ -201,7 +202,7 @@ def test_an_overrun_resets_its_stream_and_the_body_is_not_stored(client: bool) -
     assert bench.said() == ["RST 3 3"]
     for start in range(8, len(frame), 50_000):
         bench.hear(frame[start : start + 50_000])
-        assert bench.core.unread == 1006
+        assert inside.unread(bench.core) == 1006
     bench.hear(data(3, b"late"), data(3, fin=True), data(3), rst(3, 4), wndinc(3, 1))
     assert bench.said() == []
     assert stream.read(2000) == bytes(1000)
@@ -252,7 +253,7 @@ def test_data_past_the_memory_limit_resets_its_own_stream(client: bool) -> None:
 def test_data_for_unknown_streams_is_answered_once_per_id(client: bool) -> None:
     bench, bystander = with_bystander(client)
     bench.hear(*[data(7, bytes(100)), data(9, fin=False), data(4, b"x", fin=True)] * 1000)
-    assert len(bench.core.sender.answers) == 3
+    assert len(inside.pending_resets(bench.core)) == 3
     assert bench.said() == ["RST 7 4", "RST 9 4", "RST 4 4"]
     bench.hear(data(7))
     assert bench.said() == ["RST 7 4"]
@@ -300,9 +301,9 @@ def test_a_full_accept_queue_gives_the_application_a_turn_before_it_refuses(clie
     assert bench.waiting() == [5, 7]
     assert bench.said() == ["RST 9 9", "RST 11 9"]
     assert core.stats().refusals == 2
-    while core.accept_queue:
+    while inside.accept_queue(core):
         core.accept()
-    assert core.unread == 6 + 3
+    assert inside.unread(core) == 6 + 3
     assert bystander.read(6) == b"unread"
     bench.check_echo(bystander)
 
@@ -324,7 +325,7 @@ def test_types_that_come_late_do_not_overfill_the_queue(client: bool) -> None:
         bench.hear(data(stream_id, b"\0\0\0\1"))
     assert bench.waiting() == [3, 5]
     assert bench.said() == ["RST 7 9", "RST 9 9"]
-    assert bench.core.unread == 0
+    assert inside.unread(bench.core) == 0
 
 
 @pytest.mark.parametrize("end", ["eof", "lost", "reset"])
@@ -395,14 +396,14 @@ def test_no_other_reset_is_answered(client: bool) -> None:
 
 def check_calmed(bench: RoleBench) -> None:
     """Check that the session is given up for a peer that sends on and doesn't read its answers."""
-    assert len(bench.core.sender.answers) == MAX_ANSWERS + 1
+    assert len(inside.pending_resets(bench.core)) == MAX_ANSWERS + 1
     assert not bench.core.paused
     assert bench.core.next_deadline() > bench.now
     more = data(9, b"x") * 1000
     for _ in range(READ_SIZE // len(more) + 1):
         bench.hear(more)
-        assert len(bench.core.sender.answers) <= MAX_ANSWERS + 1
-    assert bench.core.abort_transport
+        assert len(inside.pending_resets(bench.core)) <= MAX_ANSWERS + 1
+    assert inside.torn_down(bench.core)
     assert bench.core.reason is not None
     assert bench.core.reason.code == 10
     assert bench.said()[-1].endswith(" 10")
@@ -426,7 +427,7 @@ def test_a_peer_that_reads_none_of_many_answers_and_falls_silent_is_given_up_in_
     bench.pass_time(15 + 20)
     assert bench.core.reason is not None
     assert bench.core.reason.code == 255
-    assert bench.core.abort_transport
+    assert inside.torn_down(bench.core)
 
 
 def test_resets_of_our_own_are_no_answers_that_a_peer_has_drawn(client: bool) -> None:
@@ -435,7 +436,7 @@ def test_resets_of_our_own_are_no_answers_that_a_peer_has_drawn(client: bool) ->
         stream = bench.accepted(data(2003 + 2 * number, syn=True))
         stream.reset(1)
     bench.hear(data(2), data(4))
-    assert not bench.core.receiver.held
+    assert not inside.held(bench.core)
     assert len(bench.said()) == 2 * MAX_ANSWERS + 2
     check_goes_on(bench, bystander)
 
@@ -445,8 +446,8 @@ def test_a_burst_that_draws_many_answers_is_no_flood_if_they_can_be_sent(client:
     core = bench.core
     bench.take(b"".join(data(i) for i in range(2, 30_000, 2)))
     answered = 0
-    while core.receiver.stuck:
-        assert len(core.sender.answers) == MAX_ANSWERS + 1
+    while inside.stuck(core):
+        assert len(inside.pending_resets(core)) == MAX_ANSWERS + 1
         core.resume(bench.now)  # a turn of the application helps nothing
         answered += len(bench.said())
         assert core.next_deadline() <= bench.now
@@ -580,7 +581,7 @@ def test_another_protocol_ends_the_session_at_once_and_is_named(first: bytes, na
         bench = Bench()
         for start in range(0, len(first), cut):
             bench.hear(first[start : start + cut])
-        assert bench.core.abort_transport
+        assert inside.torn_down(bench.core)
         assert bench.said() == []
         with pytest.raises(ProtocolError, match=name) as caught:
             bench.core.accept()
@@ -602,7 +603,7 @@ def test_only_the_first_frame_is_taken_for_another_protocol(client: bool) -> Non
     bench, bystander = with_bystander(client)
     bench.hear(b"GET / HTTP/1.1\r\n")
     check_ended(bench, bystander, 8)
-    assert not bench.core.abort_transport
+    assert not inside.torn_down(bench.core)
 
 
 def test_of_debug_text_a_part_is_kept_and_less_is_sent(client: bool) -> None:

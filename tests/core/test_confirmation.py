@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from muxado.config import Config
 from muxado.wire import MUXADO_V2
+from tests import inside
 
 from .pair import Pair, drain
 
@@ -76,7 +77,7 @@ def test_a_peer_that_confirms_nothing_costs_no_more_than_the_timeout() -> None:
     pair.client.data_to_send(pair.now, 65536)
     assert pair.client.next_deadline() == pair.now + 3.0
     pair.client.handle_timer(pair.now + 3.0)
-    assert pair.client.abort_transport
+    assert inside.torn_down(pair.client)
 
 
 def test_an_abort_asks_for_nothing() -> None:
@@ -88,7 +89,7 @@ def test_an_abort_asks_for_nothing() -> None:
 
 def test_a_peer_that_can_not_be_pinged_is_not_asked() -> None:
     pair = closing_pair()
-    pair.client.liveness.turn_off()
+    inside.liveness(pair.client).turn_off()
     pair.client.close(pair.now)
     pair.client.data_to_send(pair.now, 65536)
     assert pair.client.output_done()
@@ -107,5 +108,5 @@ def test_what_comes_after_the_end_of_the_output_is_thrown_away() -> None:
         pair.client.receive_data(opening + bytes(1000), pair.now)
     assert not pair.client.pending()
     assert pair.client.output_done()
-    assert not pair.client.abort_transport
+    assert not inside.torn_down(pair.client)
     assert pair.client.stats().memory_held == 0

@@ -8,9 +8,18 @@ from math import inf
 import pytest
 
 from muxado.config import Config
-from muxado.core import CoreStream
-from muxado.core.life import ACCEPTABLE, DRAINED, ENDING, GOAWAY
-from muxado.core.states import CLOSING, DRAINING, ENDED, OPEN, RUNNING
+from muxado.core import (
+    ACCEPTABLE,
+    CLOSING,
+    DRAINED,
+    DRAINING,
+    ENDED,
+    ENDING,
+    GOAWAY,
+    OPEN,
+    RUNNING,
+    CoreStream,
+)
 from muxado.errors import (
     CloseReason,
     MuxadoError,
@@ -22,6 +31,7 @@ from muxado.errors import (
     StreamReset,
     UsageError,
 )
+from tests import inside
 
 from .pair import Pair, drain
 from .peer import PAD, WINDOW, Bench, data, goaway, header, rst, wndinc
@@ -79,7 +89,7 @@ def test_the_last_id_is_the_highest_accepted_queued_ones_too() -> None:
     bench.core.go_away()
     bench.hear(data(99, syn=True))
     assert bench.said() == ["GOAWAY 9 0", "RST 99 5"]
-    assert len(bench.core.accept_queue) == 3
+    assert len(inside.accept_queue(bench.core)) == 3
 
 
 @pytest.mark.parametrize("code", [-1, 1 << 32])
@@ -206,11 +216,11 @@ def test_close_drops_input_but_goes_on_granting_so_that_no_peer_hangs() -> None:
     bench.hear(data(3, bytes(1000)))
     stream.write(bytes(WINDOW + 1))
     bench.core.close(bench.now)
-    assert bench.core.unread == 0
+    assert inside.unread(bench.core) == 0
     bench.said()
     for _ in range(10):
         bench.hear(data(3, bytes(WINDOW - 1000)))
-        assert bench.core.unread == 0
+        assert inside.unread(bench.core) == 0
         assert [line.split()[0] for line in bench.said()] == ["WNDINC"]
     bench.hear(data(5, bytes(1000), syn=True))
     assert bench.said() == ["RST 5 5"]
@@ -225,7 +235,7 @@ def test_close_gives_up_at_its_timeout() -> None:
     bench.pass_time(4.9)
     assert not stream.finished()
     bench.pass_time(0.1)
-    assert bench.core.abort_transport
+    assert inside.torn_down(bench.core)
     assert bench.core.next_deadline() == inf
     bench.core.connection_lost(None, bench.now)
     assert bench.core.state == ENDED
@@ -240,7 +250,7 @@ def test_close_ends_at_the_peers_end_of_input() -> None:
     assert reason_of(bench).clean
     bench.core.receive_eof(bench.now)
     assert bench.core.output_done()  # nobody grants credit any more
-    assert not bench.core.streams
+    assert not inside.streams(bench.core)
     bench.core.connection_lost(None, bench.now)
     assert bench.core.state == ENDED
     assert not reason_of(bench).clean
@@ -285,8 +295,8 @@ def test_abort_drops_everything_and_says_goaway_if_it_can() -> None:
     bench.hear(data(99))
     bench.core.abort(2, bench.now)
     assert bench.flush() == farewell(5, 2)
-    assert bench.core.abort_transport
-    assert not bench.core.streams
+    assert inside.torn_down(bench.core)
+    assert not inside.streams(bench.core)
     reason = reason_of(bench)
     assert (reason.code, reason.by_peer, reason.clean) == (2, False, False)
     for use in (lambda: stream.read(1), lambda: stream.write(b"x"), bench.core.open):
@@ -303,7 +313,7 @@ def test_abort_cuts_a_close_short() -> None:
     bench.core.close(bench.now)
     bench.flush()
     bench.core.abort(2, bench.now)
-    assert bench.core.abort_transport
+    assert inside.torn_down(bench.core)
     assert stream.finished()
     assert (reason_of(bench).code, reason_of(bench).clean) == (0, False)
     assert bench.said() == ["GOAWAY 3 2"]  # or the peer would take the end for an orderly one
@@ -338,7 +348,7 @@ def test_every_ending_may_follow_every_other_and_itself(first: str, second: str)
         assert set(goaways) == {"GOAWAY 3 0"}
     reason = bench.core.reason
     assert (reason is None) == (rank < 2)
-    assert bench.core.abort_transport == (rank == 3)
+    assert inside.torn_down(bench.core) == (rank == 3)
     for _ in range(2):
         bench.core.receive_eof(bench.now)
         bench.core.connection_lost(None, bench.now)
@@ -347,7 +357,7 @@ def test_every_ending_may_follow_every_other_and_itself(first: str, second: str)
     for name in CALLS:
         CALLS[name](bench)
     assert bench.core.state == ENDED
-    assert not bench.core.streams
+    assert not inside.streams(bench.core)
 
 
 # The peer's GOAWAY
@@ -472,7 +482,7 @@ def test_a_peer_that_calls_the_protocol_broken_offers_no_retry() -> None:
 @pytest.mark.parametrize("client", [True, False])
 def test_two_ends_of_one_role_are_told_so(client: bool) -> None:
     bench = RoleBench(client=client)
-    bench.core.receive_data(data(bench.core.next_id, syn=True), bench.now)
+    bench.core.receive_data(data(inside.next_id(bench.core), syn=True), bench.now)
     role = "clients" if client else "servers"
     with pytest.raises(ProtocolError, match=f"are both ends {role}"):
         bench.core.open()
@@ -610,7 +620,7 @@ def test_every_call_on_a_dead_session_is_harmless() -> None:
     assert bench.flush() == b""
     assert bench.core.next_deadline() == inf
     assert bench.core.stats().streams == 0
-    assert bench.core.unread == 0
+    assert inside.unread(bench.core) == 0
     with pytest.raises(MuxadoError):
         stream.write(b"x")
 

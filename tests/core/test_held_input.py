@@ -8,9 +8,9 @@ import pytest
 
 from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
-from muxado.core.receiver import TURN_SIZE
-from muxado.core.sender import MAX_ANSWERS
 from muxado.wire.codec import DATA
+from tests import inside
+from tests.inside import MAX_ANSWERS, TURN_SIZE
 
 from .peer import Bench, data, goaway
 
@@ -98,8 +98,8 @@ def test_a_closing_session_loses_nothing_to_a_peer_that_goes_on_opening_streams(
     for number in range(2, 4 * MAX_ANSWERS, 2):
         bench.core.receive_data(data(number, bytes(100), syn=True), bench.now)
         bench.core.receive_data(data(number + 100_000, b"unknown"), bench.now)
-    assert len(bench.core.sender.answers) <= MAX_ANSWERS
+    assert len(inside.pending_resets(bench.core)) <= MAX_ANSWERS
     assert not bench.core.paused
     sent = sum(frame.length for frame in bench.frames() if frame.kind == DATA)
     assert sent == 200_000
-    assert not bench.core.abort_transport
+    assert not inside.torn_down(bench.core)

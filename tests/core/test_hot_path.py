@@ -24,6 +24,7 @@ import muxado
 from muxado import testing
 from muxado.build import COMPILED
 from muxado.core import CoreStream
+from tests import inside
 
 from .pair import Pair, drain
 
@@ -77,8 +78,8 @@ def request(pair: Pair) -> None:
     assert len(near.read(64)) == 64
     near.close()
     pair.run()
-    assert not pair.client.streams
-    assert not pair.server.streams
+    assert not inside.streams(pair.client)
+    assert not inside.streams(pair.server)
 
 
 @pure
@@ -95,15 +96,15 @@ def test_a_request_in_the_core() -> None:
 def test_a_frame_of_bulk_in_the_core() -> None:
     pair = Pair(limit=256 * 1024)
     ends = [pair.open_pair() for _ in range(8)]
-    frames = pair.server.frames_received
+    frames = pair.server.stats().frames_received
     with counted() as count:
-        while pair.server.frames_received - frames < FRAMES:
+        while pair.server.stats().frames_received - frames < FRAMES:
             for near, far in ends:
                 near.write(bytes(64 * 1024))
                 drain(far)
             pair.carry(pair.client, pair.server)
             pair.carry(pair.server, pair.client)
-    assert count.number / (pair.server.frames_received - frames) < 1650
+    assert count.number / (pair.server.stats().frames_received - frames) < 1650
 
 
 @pure

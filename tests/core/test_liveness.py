@@ -7,8 +7,9 @@ from math import inf
 import pytest
 
 from muxado.config import Config
-from muxado.core.life import ANSWERED, ENDING
+from muxado.core import ANSWERED, ENDING
 from muxado.errors import PeerTimeout, SessionClosed, UsageError
+from tests import inside
 
 from .pair import Pair
 from .peer import PING, Bench, data, goaway, header, rst, wndinc
@@ -40,12 +41,12 @@ def test_a_peer_of_ours_answers_a_ping_without_its_application() -> None:
     pair = Pair()
     for session in (pair.client, pair.server):
         number = session.ping()
-        assert session.liveness.answered < number
+        assert inside.liveness(session).answered < number
         pair.run()
-        assert session.liveness.answered >= number
+        assert inside.liveness(session).answered >= number
         assert session.take_events() & ANSWERED
-    assert not pair.client.streams
-    assert not pair.server.streams
+    assert not inside.streams(pair.client)
+    assert not inside.streams(pair.server)
 
 
 def test_a_ping_is_an_empty_data_frame_on_stream_1_and_its_answer_a_reset() -> None:
@@ -93,10 +94,10 @@ def test_one_ping_is_in_flight_and_whoever_asks_meanwhile_shares_the_next() -> N
     assert second[0] > first[0]
     assert pinged(bench) == 0
     bench.hear(ANSWER)
-    assert first[0] <= core.liveness.answered < second[0]
+    assert first[0] <= inside.liveness(core).answered < second[0]
     assert pinged(bench) == 1
     bench.hear(ANSWER)
-    assert core.liveness.answered >= second[0]
+    assert inside.liveness(core).answered >= second[0]
     assert pinged(bench) == 0
 
 
@@ -125,8 +126,8 @@ def test_while_data_comes_in_the_round_trip_is_measured_every_50_round_trips(
 ) -> None:
     bench = quiet()
     bench.hear(data(2, syn=True))
-    bench.core.liveness.rtt = bench.core.liveness.min_rtt = round_trip
-    bench.core.liveness.rebase(bench.now)
+    inside.liveness(bench.core).rtt = inside.liveness(bench.core).min_rtt = round_trip
+    inside.liveness(bench.core).rebase(bench.now)
     pings = 0
     for _ in range(100):
         bench.now += interval / 10
@@ -141,10 +142,13 @@ def test_while_data_comes_in_the_round_trip_is_measured_every_50_round_trips(
 @pytest.mark.parametrize("count", [1, 3])
 def test_an_answer_that_nobody_asked_for_is_ignored(count: int) -> None:
     bench = quiet()
-    rtt, answered = bench.core.liveness.rtt, bench.core.liveness.answered
+    rtt, answered = inside.liveness(bench.core).rtt, inside.liveness(bench.core).answered
     bench.now += 0.5
     bench.hear(*[ANSWER] * count)
-    assert (bench.core.liveness.rtt, bench.core.liveness.answered) == (rtt, answered)
+    assert (inside.liveness(bench.core).rtt, inside.liveness(bench.core).answered) == (
+        rtt,
+        answered,
+    )
     assert not bench.core.take_events() & ANSWERED
     assert bench.said() == []
     assert bench.core.stats().resets_received == 0
@@ -195,7 +199,7 @@ def test_a_silent_peer_is_asked_after_the_interval_and_given_up_after_the_timeou
     reason = bench.core.reason
     assert reason is not None
     assert (reason.code, reason.by_peer, reason.clean) == (255, False, False)
-    assert bench.core.abort_transport
+    assert inside.torn_down(bench.core)
     assert bench.core.take_events() & ENDING
     assert bench.core.next_deadline() == inf
     for use in (lambda: stream.read(1), lambda: stream.write(b"x"), bench.core.accept):
@@ -222,7 +226,7 @@ def test_two_idle_ends_keep_each_other_alive() -> None:
     pair.advance(1000)
     for session in (pair.client, pair.server):
         assert session.reason is None
-        assert session.liveness.answered > 20
+        assert inside.liveness(session).answered > 20
 
 
 def test_a_ping_that_is_still_unanswered_does_not_put_off_the_end() -> None:
@@ -295,8 +299,8 @@ def test_a_peer_with_a_stream_1_turns_pings_off() -> None:
     assert pinged(bench) == 1
     stream = bench.accepted(data(1, b"hello", syn=True))
     assert bench.core.take_events() & ANSWERED  # whoever waits should look again
-    assert not bench.core.liveness.supported
-    assert bench.core.liveness.answered < waiting
+    assert not inside.liveness(bench.core).supported
+    assert inside.liveness(bench.core).answered < waiting
     with pytest.raises(UsageError, match="stream 1"):
         bench.core.ping()
     bench.pass_time(1000)
@@ -307,7 +311,7 @@ def test_a_peer_with_a_stream_1_turns_pings_off() -> None:
     stream.write(b"answer")
     stream.finish()
     assert bench.flush() == data(1, b"answer", fin=True)
-    assert not bench.core.streams
+    assert not inside.streams(bench.core)
 
 
 def test_a_ping_that_was_still_to_come_is_not_sent_into_a_real_stream() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from muxado.config import Config
-from muxado.core.credit import FLOOR, LEAST_SHARE
-from muxado.core.stream import CoreStream
+from muxado.core import CoreStream
 from muxado.errors import StreamReset
+from tests import inside
+from tests.inside import FLOOR, LEAST_SHARE
 
 from .link import Bulk, Link, run
 from .pair import Pair
@@ -27,7 +28,7 @@ def test_one_bulk_stream_fills_a_long_link_after_a_few_round_trips(
     assert bulk.sink.window >= LINK * round_trip
     assert run(link, [bulk], 5 * round_trip) > 0.95 * LINK
     assert bulk.sink.window <= 16 * MIB
-    assert link.server.credit.target < 3 * LINK * round_trip
+    assert inside.credit(link.server).target < 3 * LINK * round_trip
 
 
 def test_the_window_stops_at_max_window_on_a_link_that_could_hold_more() -> None:
@@ -43,15 +44,15 @@ def test_a_slow_reader_does_not_grow_its_window() -> None:
     link = Link(round_trip=0.1, rate=LINK, step=0.001)
     bulk = Bulk(link, read_rate=1_000_000)
     assert run(link, [bulk], 3) == pytest.approx(1_000_000, rel=0.1)
-    assert link.server.credit.target == FLOOR
-    assert link.server.unread <= FLOOR
+    assert inside.credit(link.server).target == FLOOR
+    assert inside.unread(link.server) <= FLOOR
 
 
 def test_eight_streams_on_a_fast_link_stay_near_the_floor() -> None:
     link = Link(round_trip=0.0002, rate=1e9, step=0.0001)
     bulks = [Bulk(link) for _ in range(8)]
     assert run(link, bulks, 0.1) > 0.95e9
-    assert link.server.credit.target < 1.5 * FLOOR
+    assert inside.credit(link.server).target < 1.5 * FLOOR
     for bulk in bulks:
         assert bulk.sink is not None
         assert LEAST_SHARE <= bulk.sink.window < 1.5 * LEAST_SHARE
@@ -87,8 +88,8 @@ def test_minutes_of_a_busy_link_do_not_take_their_own_queue_for_its_delay(rate: 
     bulk = bulk_on(link, 5)
     for _ in range(10):
         assert run(link, [bulk], 10) > 0.95 * rate
-        assert link.server.credit.target < 3 * rate * 0.05
-        assert link.server.liveness.min_rtt < 0.075
+        assert inside.credit(link.server).target < 3 * rate * 0.05
+        assert inside.liveness(link.server).min_rtt < 0.075
 
 
 def test_a_link_that_gets_longer_is_followed() -> None:
@@ -102,10 +103,10 @@ def test_a_link_that_gets_longer_is_followed() -> None:
 def test_a_link_that_gets_shorter_is_followed() -> None:
     link = Link(round_trip=0.2, rate=LINK, step=0.002, queue=MIB)
     bulk = bulk_on(link, 5)
-    assert link.server.credit.target > 1.8 * LINK * 0.2
+    assert inside.credit(link.server).target > 1.8 * LINK * 0.2
     link.become(round_trip=0.02, rate=LINK)
     run(link, [bulk], 12)
-    assert link.server.credit.target < 2.5 * LINK * 0.022
+    assert inside.credit(link.server).target < 2.5 * LINK * 0.022
     assert run(link, [bulk], 3) > 0.95 * LINK
 
 
@@ -114,7 +115,7 @@ def test_a_link_that_gets_slower_and_faster_is_followed() -> None:
     bulk = bulk_on(link, 3)
     link.become(round_trip=0.1, rate=LINK / 10)
     run(link, [bulk], 5)
-    assert link.server.credit.target < 2.5 * LINK / 10 * 0.1
+    assert inside.credit(link.server).target < 2.5 * LINK / 10 * 0.1
     assert run(link, [bulk], 3) > 0.9 * LINK / 10  # it may be emptied just now
     link.become(round_trip=0.1, rate=LINK)
     run(link, [bulk], 3)
@@ -132,7 +133,7 @@ def test_a_window_at_the_floor_is_never_drained() -> None:
     bulk = bulk_on(link, 1)
     for _ in range(60):
         run(link, [bulk], 0.2)
-        assert not link.server.credit.draining
+        assert not inside.credit(link.server).draining
 
 
 # Memory
@@ -151,7 +152,7 @@ def test_greedy_streams_stay_within_the_memory_and_the_modest_ones_are_spared(
         stream.write(bytes(64 * 1024))
         greedy.append(stream)
         pair.run()
-        assert pair.server.unread <= limit
+        assert inside.unread(pair.server) <= limit
     refused = [stream for stream in greedy if stream.reset_code == 10]
     assert len(refused) == len(greedy) - limit // (64 * 1024)
     far: list[CoreStream] = []
@@ -166,7 +167,7 @@ def test_greedy_streams_stay_within_the_memory_and_the_modest_ones_are_spared(
     for stream in far:
         while stream.unread():
             stream.read(MIB)
-    assert pair.server.unread == 0
+    assert inside.unread(pair.server) == 0
     with pytest.raises(StreamReset):
         refused[0].read(1)
 
@@ -179,4 +180,4 @@ def test_what_a_window_has_grown_to_is_given_back() -> None:
     bulk.read_rate = 1_000_000  # its reader gets slow
     run(link, [bulk], 20)
     assert bulk.sink.window <= 2 * FLOOR
-    assert link.server.unread + bulk.sink.recv_credit <= 2 * FLOOR
+    assert inside.unread(link.server) + bulk.sink.recv_credit <= 2 * FLOOR

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
 from muxado.errors import PeerGone, StreamClosed, StreamRefused, StreamReset
+from tests import inside
 
 CLIENT, SERVER = 0, 1
 SIDES = st.sampled_from([CLIENT, SERVER])
@@ -237,7 +238,7 @@ class TwoSessions(RuleBasedStateMachine):
     def sessions_live_and_counts_are_right(self) -> None:
         for side, core in enumerate(self.cores):
             assert core.reason is None
-            known = {id(stream): stream for stream in core.streams.values()}
+            known = {id(stream): stream for stream in inside.streams(core).values()}
             for talk in self.talks:
                 stream = talk.ends[side].core
                 if stream is not None:
@@ -246,7 +247,7 @@ class TwoSessions(RuleBasedStateMachine):
                 assert stream.send_credit >= 0
                 assert stream.recv_credit >= 0
                 assert 0 <= stream.claimed <= stream.unread()
-            assert core.unread == sum(s.unread() - s.claimed for s in known.values())
+            assert inside.unread(core) == sum(s.unread() - s.claimed for s in known.values())
 
     # The end: everything written arrives, and nothing is left behind
 
@@ -255,7 +256,7 @@ class TwoSessions(RuleBasedStateMachine):
             return
         self.settle()
         for core, number in zip(self.cores, self.pings, strict=True):
-            assert core.liveness.answered >= number
+            assert inside.liveness(core).answered >= number
         for talk in self.talks:
             for writer, reader in talk.ways():
                 self.check_delivered(talk, writer, reader)
@@ -265,16 +266,16 @@ class TwoSessions(RuleBasedStateMachine):
                     self.finish(side, index)
             self.settle()
         for core in self.cores:
-            assert not core.streams
-            assert not core.accept_queue
+            assert not inside.streams(core)
+            assert not inside.accept_queue(core)
             assert not core.pending()
-            assert core.unread == 0
+            assert inside.unread(core) == 0
             assert core.stats().bytes_queued == 0
         for talk in self.talks:
             for end in talk.ends:
                 if end.core is not None:
                     end.core.close()  # one that was reset counts until then
-        assert [core.incoming for core in self.cores] == [0, 0]
+        assert [inside.incoming(core) for core in self.cores] == [0, 0]
 
     def settle(self) -> None:
         """Carry, accept and read until nothing happens any more."""

@@ -9,8 +9,9 @@ from itertools import pairwise
 import pytest
 
 from muxado.core import CoreStream
-from muxado.core.sender import FAIR_DATA, LONG_DATA
 from muxado.errors import UsageError
+from tests import inside
+from tests.inside import FAIR_DATA, LONG_DATA
 
 from .peer import PAD, WINDOW, Bench, data, rst, wndinc
 
@@ -321,7 +322,7 @@ def test_priorities_that_change_to_and_fro_lose_no_turn_and_give_none_twice() ->
             if number in left and piece[3] >> 4 == 1:
                 left[number] -= int.from_bytes(piece[:3], "big")
         waiting = [stream for stream in streams if stream.scheduled]
-        assert bench.core.sender.scheduler.waiting == len(waiting)
+        assert inside.scheduled(bench.core) == len(waiting)
         assert {s.stream_id: s.queued() for s in streams} == left
         assert all(stream.scheduled == (stream.queued() > 0) for stream in streams)
     bench.flush()

@@ -13,6 +13,7 @@ import muxado.core
 from muxado import Config, ErrorCode
 from muxado.build import COMPILED
 from muxado.core import CoreStream, StreamSnapshot
+from tests import inside
 
 from .pair import Pair, drain
 from .peer import Bench, data, rst
@@ -45,7 +46,7 @@ def test_credit_beyond_every_bound_is_no_byte_sent() -> None:
     bench.hear(data(3, syn=True))
     (stream,) = bench.core.list_streams()
     for _ in range(3):
-        bench.core.receiver._credit(stream, 1 << 60)
+        inside.credit_received(bench.core, stream, 1 << 60)
     assert stream.bytes_sent == 0
 
 

@@ -21,6 +21,7 @@ from muxado.core import CoreSession, CoreStream
 from muxado.errors import ErrorCode, MuxadoError, SessionClosed, StreamRefused
 from muxado.wire import MUXADO_V2
 from muxado.wire.codec import BAD_FRAME, DATA, GO_AWAY, RESET
+from tests import inside
 
 from ..frames import Frame, FrameReader, cut_at
 from ..golden import mod251, transcript
@@ -220,7 +221,7 @@ class Replay:
             for read in self.reads(piece):
                 self.core.receive_data(read, NOW)
                 self.turn()
-        assert not self.core.decoder.inside_frame()
+        assert not inside.decoder(self.core).inside_frame()
         self.core.receive_eof(NOW)
         self.turn()
         self.core.connection_lost(None, NOW)

@@ -10,11 +10,10 @@ import contextlib
 from collections.abc import Callable, Iterable
 
 from muxado.config import Config
-from muxado.core import CoreSession, CoreStream
-from muxado.core.limits import MAX_MUTED
-from muxado.core.sender import MAX_ANSWERS
-from muxado.core.states import CLOSING, ENDED
+from muxado.core import CLOSING, ENDED, CoreSession, CoreStream
 from muxado.errors import ErrorCode, MuxadoError
+from tests import inside
+from tests.inside import MAX_ANSWERS, MAX_MUTED
 
 from .rules import Rules
 
@@ -180,7 +179,7 @@ class Play:
         self.core.handle_timer(self.now)
 
     def flush(self, value: int) -> None:
-        syn_allowed = not self.core.peer_gone
+        syn_allowed = not inside.peer_gone(self.core)
         while True:
             wire = self.core.data_to_send(self.now, 1 + SIZES[value & 15])
             self.rules.speak(wire, syn_allowed)
@@ -221,25 +220,28 @@ class Play:
         waiters = core.take_wakes()
         assert waiters == []
         core.take_events()
-        assert 0 <= core.unread <= config.max_receive_memory
-        assert core.incoming <= config.max_incoming_streams
-        assert core.heartbeats <= 16
-        assert len(core.accept_queue) <= config.accept_backlog
-        sender = core.sender
-        assert len(sender.answers) <= MAX_ANSWERS + 1 + self.own_resets + MOST_KEPT
-        assert len(core.receiver.muted._ids) <= MAX_MUTED
-        assert sender.scheduler.waiting <= len(core.streams)
+        assert 0 <= inside.unread(core) <= config.max_receive_memory
+        assert inside.incoming(core) <= config.max_incoming_streams
+        assert inside.heartbeats(core) <= 16
+        assert len(inside.accept_queue(core)) <= config.accept_backlog
+        assert len(inside.pending_resets(core)) <= MAX_ANSWERS + 1 + self.own_resets + MOST_KEPT
+        assert len(inside.recently_reset_ids(core)) <= MAX_MUTED
+        assert inside.scheduled(core) <= len(inside.streams(core))
         stats = core.stats()
-        assert stats.memory_held == core.unread + core.claimed
-        assert stats.bytes_queued == sum(stream.queued() for stream in core.streams.values())
-        for stream in core.streams.values():
+        assert stats.memory_held == inside.unread(core) + inside.claimed(core)
+        assert stats.bytes_queued == sum(
+            stream.queued() for stream in inside.streams(core).values()
+        )
+        for stream in inside.streams(core).values():
             assert stream.send_credit >= 0
             assert stream.recv_credit >= 0
             assert 0 <= stream.claimed <= stream.unread()
         if core.reason is None:
-            known = {id(stream): stream for stream in [*core.streams.values(), *self.streams]}
-            assert core.unread == sum(s.unread() - s.claimed for s in known.values())
-            assert core.claimed == sum(stream.claimed for stream in known.values())
+            known = {
+                id(stream): stream for stream in [*inside.streams(core).values(), *self.streams]
+            }
+            assert inside.unread(core) == sum(s.unread() - s.claimed for s in known.values())
+            assert inside.claimed(core) == sum(stream.claimed for stream in known.values())
         else:
             self.check_reason()
 
@@ -260,12 +262,12 @@ class Play:
         self.check()
         assert core.reason is not None
         assert core.state == ENDED
-        assert not core.streams
-        assert (core.incoming, core.heartbeats) == (0, 0)
+        assert not inside.streams(core)
+        assert (inside.incoming(core), inside.heartbeats(core)) == (0, 0)
         assert core.next_deadline() == float("inf")
         for stream in self.streams:
             self.drain(stream)
-        for stream in list(core.accept_queue.values()):
+        for stream in list(inside.accept_queue(core).values()):
             self.drain(stream)
 
     def drain(self, stream: CoreStream) -> None:

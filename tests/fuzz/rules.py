@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from muxado.core import CoreSession
 from muxado.errors import ErrorCode
 from muxado.wire.codec import CREDIT, DATA, GO_AWAY, NEED_MORE, RESET
+from tests import inside
 
 from ..frames import Frame, FrameReader
 
@@ -56,7 +57,7 @@ class Rules:
     def __init__(self, core: CoreSession) -> None:
         self.core = core
         self.window = core.config.initial_window
-        self.parity = core.next_id % 2
+        self.parity = inside.next_id(core) % 2
         self.heard = FrameReader()
         self.spoken = FrameReader()
         self.credit: dict[int, int] = {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
 from muxado.errors import MuxadoError
+from tests import inside
 
 from ..golden import mod251
 
@@ -154,7 +155,7 @@ class Era:
 
     def accept(self, side: int) -> None:
         core = self.sides[side]
-        while core.accept_queue:
+        while inside.accept_queue(core):
             stream = core.accept()
             assert stream is not None
             # The opener may have failed already.
@@ -166,7 +167,7 @@ class Era:
 
     def given_up(self) -> bool:
         """Return whether both sides think that the other is gone."""
-        return all(core.abort_transport for core in self.sides)
+        return all(inside.torn_down(core) for core in self.sides)
 
     def said_all(self) -> bool:
         """Return whether a side that closes has nothing more to say."""
@@ -189,6 +190,6 @@ class Era:
         for talk in [*self.over, *self.talks]:
             talk.check()
         for core in self.sides:
-            assert not core.streams
+            assert not inside.streams(core)
             assert core.stats().bytes_queued == 0
             assert core.reason is not None

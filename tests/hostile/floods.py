@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from muxado.config import Config
-from muxado.core.limits import MAX_MUTED
-from muxado.core.sender import MAX_ANSWERS
+from tests.inside import MAX_ANSWERS, MAX_MUTED
 
 from ..core.peer import PAD, PING, data, goaway, header, rst, wndinc
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import tracemalloc
 
-from muxado.core import CoreSession, CoreStream
-from muxado.core.states import CLOSED
+from muxado.core import CLOSED, CoreSession, CoreStream
 from muxado.errors import MuxadoError
 from muxado.wire.codec import READ_SIZE
+from tests import inside
 
 from ..core.peer import PING, data, rst
 from ..core.roles import Shifter
@@ -31,7 +31,7 @@ class Target:
         self.now = 100.0
         self.core = CoreSession(client=client, config=flood.config(), now=self.now)
         self.shift = Shifter() if client else bytes
-        self.core.decoder.make_room(READ_SIZE)  # as large as it gets, before it counts
+        inside.decoder(self.core).make_room(READ_SIZE)  # as large as it gets, before it counts
         self.sent = FrameReader()
         self.asked = False  # by a ping
         self.streams: list[CoreStream] = []
@@ -108,7 +108,7 @@ class Target:
             assert not self.sent.failed
             self.sent.frames.clear()
             self.asked = self.asked or PING in wire
-            if self.asked and not self.core.decoder.inside_frame():
+            if self.asked and not inside.decoder(self.core).inside_frame():
                 self.asked = False
                 self.core.receive_data(rst(1, 4), self.now)
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from muxado.core.states import ENDED
+from muxado.core import ENDED
 from muxado.errors import ErrorCode, MuxadoError
 from muxado.wire.codec import DATA, GO_AWAY
+from tests import inside
 from tests.patience import patience
 
 from ..core.test_transcripts import NOW, SCRIPTS, Replay
@@ -27,7 +28,7 @@ def last_turn(replay: Replay) -> None:
     """Let the application take what there is; to go on is refused by documented errors."""
     with contextlib.suppress(MuxadoError):
         replay.turn()
-    while replay.core.accept_queue and (stream := replay.core.accept()) is not None:
+    while inside.accept_queue(replay.core) and (stream := replay.core.accept()) is not None:
         replay.app.add(stream)
     for stream in list(replay.app.streams):
         replay.app.take_all(stream)
@@ -79,7 +80,7 @@ def check_cut_off(scenario: str, client: bool, place: int, end: Callable[[Replay
     end(replay)
     last_turn(replay)
     assert replay.core.state == ENDED
-    assert not replay.core.streams
+    assert not inside.streams(replay.core)
     assert not replay.sent.failed
     assert not replay.sent.decoder.inside_frame()
     check_reason(replay, heard, end, closed_here)

@@ -12,6 +12,7 @@ from time import process_time
 from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
 from muxado.core.buffers import Inbox
+from tests import inside
 from tests.patience import patience
 
 from ..core.peer import data, goaway, rst
@@ -67,21 +68,21 @@ def test_goaways_do_not_look_at_every_stream_of_ours_each() -> None:
     last = streams[-1].stream_id
     wire = b"".join(goaway(last - i, 0) for i in range(16_000))
     check_quick(lambda: core.receive_data(wire, NOW))
-    assert [s.stream_id for s in core.streams.values()] == list(range(2, last - 15_998, 2))
+    assert [s.stream_id for s in inside.streams(core).values()] == list(range(2, last - 15_998, 2))
 
 
 def test_resets_of_streams_that_wait_to_send_do_not_search() -> None:
     crowd = Crowd(b"answer")
     wire = b"".join(rst(stream.stream_id, 6) for stream in reversed(crowd.streams))
     check_quick(lambda: crowd.hear(wire))
-    assert crowd.core.sender.scheduler.waiting == 0
-    assert not crowd.core.streams
+    assert inside.scheduled(crowd.core) == 0
+    assert not inside.streams(crowd.core)
 
 
 def test_streams_that_wait_to_send_keep_their_turns_when_others_are_reset() -> None:
     crowd = Crowd(b"answer")
     crowd.hear(b"".join(rst(stream.stream_id, 6) for stream in crowd.streams[::2]))
-    assert crowd.core.sender.scheduler.waiting == STREAMS // 2
+    assert inside.scheduled(crowd.core) == STREAMS // 2
     wire = crowd.core.data_to_send(NOW, 1 << 30)
     assert wire.startswith(data(crowd.streams[1].stream_id, b"answer"))
     assert wire.count(b"answer") == STREAMS // 2
@@ -144,7 +145,7 @@ def test_changes_of_priority_do_not_search() -> None:
     check_quick(change)
     wire = core.data_to_send(NOW, 1 << 30)
     assert wire.startswith(data(streams[-1].stream_id, b"x", syn=True))
-    assert core.sender.scheduler.waiting == 0
+    assert inside.scheduled(core) == 0
 
 
 def stalled() -> Crowd:

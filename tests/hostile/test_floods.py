@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from muxado.wire.codec import GO_AWAY
+from tests import inside
 
 from ..frames import read_frames
 from .floods import BURSTS, FLOODS, UNREAD_BURSTS
@@ -36,7 +37,7 @@ def check_ended(target: Target, code: int) -> None:
     core = target.core
     assert core.reason is not None
     assert (core.reason.code, core.reason.by_peer, core.reason.clean) == (code, False, False)
-    assert not core.streams
+    assert not inside.streams(core)
     if not target.peer_reads:
         last = read_frames([core.data_to_send(target.now, 65536)])[-1]
         assert (last.kind, last.code) == (GO_AWAY, code)

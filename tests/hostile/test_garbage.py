@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from muxado.errors import ErrorCode, MuxadoError
+from tests import inside
 
 from ..core.pair import Cut, byte_by_byte, whole
 from ..core.peer import Bench
@@ -74,12 +75,12 @@ def test_another_protocol_is_named(name: str, cut: Cut, client: bool) -> None:
     assert core.reason is not None, "it ends at once, not at the end of the connection"
     assert core.reason.code == ErrorCode.PROTOCOL_ERROR
     assert protocol in core.reason.message
-    assert core.abort_transport
+    assert inside.torn_down(core)
     assert core.take_wakes() == [waiter]
     with pytest.raises(MuxadoError, match=protocol):
         stream.read(1)
     assert bench.said() == [], "a GOAWAY would only be misread"
-    assert core.unread == 0
+    assert inside.unread(core) == 0
 
 
 @each_role
@@ -100,9 +101,9 @@ def test_of_random_bytes_most_end_the_session_at_once_and_all_in_time(client: bo
             ErrorCode.FRAME_SIZE_ERROR,
             ErrorCode.UNKNOWN,  # PeerTimeout: they began like a long frame for an unknown stream
         )
-        assert core.abort_transport
-        assert core.unread == 0
-        assert not core.streams
+        assert inside.torn_down(core)
+        assert inside.unread(core) == 0
+        assert not inside.streams(core)
     assert at_once >= 270
 
 
@@ -116,9 +117,9 @@ def test_the_same_byte_again_and_again(byte: int, client: bool) -> None:
     core = bench.core
     if 0x10 <= byte <= 0x1F and core.reason is None:
         # Read as a long DATA frame for a stream that isn't there, or too long for a new one.
-        assert not core.streams
-        assert len(core.receiver.muted._ids) <= 1
+        assert not inside.streams(core)
+        assert len(inside.recently_reset_ids(core)) <= 1
     else:
         assert core.reason is not None
         assert not core.reason.clean
-    assert core.unread == 0
+    assert inside.unread(core) == 0

@@ -9,6 +9,7 @@ import pytest
 from muxado.core import CoreStream
 from muxado.errors import PeerGone, ProtocolError, SessionClosed, StreamRefused
 from muxado.wire.codec import READ_SIZE
+from tests import inside
 
 from ..core.peer import Bench, data, goaway
 
@@ -98,7 +99,7 @@ def test_the_last_code_counts(last: int) -> None:
 def test_a_mebibyte_of_text_is_skipped_as_it_comes(piece: int) -> None:
     bench, streams = client_with_streams(1)
     wire = goaway(3, 7, b"e" * MIB) + data(3, b"after")
-    bench.core.decoder.make_room(READ_SIZE)  # as large as it gets, before it counts
+    inside.decoder(bench.core).make_room(READ_SIZE)  # as large as it gets, before it counts
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -117,7 +118,7 @@ def test_a_mebibyte_of_text_is_skipped_as_it_comes(piece: int) -> None:
 def test_text_that_never_comes_is_the_end_inside_a_frame() -> None:
     bench, _ = client_with_streams(1)
     bench.hear(goaway(3, 7, b"e" * MIB)[:-1])
-    assert bench.core.peer_gone
+    assert inside.peer_gone(bench.core)
     bench.core.receive_eof(bench.now)
     reason = bench.core.reason
     assert reason is not None

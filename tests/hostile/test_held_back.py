@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from muxado.config import Config
-from muxado.core.sender import MAX_ANSWERS
 from muxado.wire.codec import READ_SIZE
+from tests import inside
+from tests.inside import MAX_ANSWERS
 
 from ..core.peer import WINDOW, Bench, data, header
 
@@ -17,8 +18,8 @@ def test_what_comes_behind_a_burst_waits_until_the_transport_has_taken_its_answe
     core = bench.core
     core.receive_data(BURST, bench.now)
     bench.hear(data(3, b"hello", syn=True))
-    assert len(core.sender.answers) == MAX_ANSWERS + 1
-    assert not core.streams
+    assert len(inside.pending_resets(core)) == MAX_ANSWERS + 1
+    assert not inside.streams(core)
     assert not core.paused, "no turn of the application is of any use"
     assert core.next_deadline() > bench.now, "nor is time"
     said = bench.said()
@@ -41,9 +42,9 @@ def test_a_whole_buffer_of_input_behind_unsent_answers_is_a_flood() -> None:
         core.receive_data(data(9), bench.now)
         count += 1
         assert count * 8 < READ_SIZE, "it ends before more than a buffer has come"
-        assert len(core.sender.answers) == MAX_ANSWERS + 1 or core.reason is not None
+        assert len(inside.pending_resets(core)) == MAX_ANSWERS + 1 or core.reason is not None
     assert core.reason.code == 10
-    assert core.abort_transport
+    assert inside.torn_down(core)
 
 
 def test_the_end_of_the_input_is_taken_behind_unsent_answers_too() -> None:
@@ -76,7 +77,7 @@ def test_after_data_for_an_unknown_stream_nothing_is_taken_for_another_protocol(
     bench = Bench()
     bench.hear(data(1), b"GET / HTTP/1.1\r\n")
     assert bench.said() == ["GOAWAY 0 8"]
-    assert not bench.core.abort_transport
+    assert not inside.torn_down(bench.core)
 
 
 def test_a_first_frame_over_the_window_that_is_no_other_protocol_is_skipped() -> None:

@@ -12,6 +12,7 @@ import pytest
 from muxado.core import CoreSession, CoreStream
 from muxado.errors import ErrorCode, StreamRefused, StreamsExhausted
 from muxado.wire import MUXADO_V2
+from tests import inside
 from tests.patience import patience
 
 from ..core.pair import Pair
@@ -57,9 +58,9 @@ def check_flat(count: int) -> None:
     finally:
         tracemalloc.stop()
     for core in (pair.client, pair.server):
-        assert not core.streams
-        assert not core.accept_queue
-        assert core.unread == 0
+        assert not inside.streams(core)
+        assert not inside.accept_queue(core)
+        assert inside.unread(core) == 0
     assert pair.server.stats().streams_accepted == count + 4000
 
 
@@ -95,8 +96,8 @@ def test_streams_that_are_reset_leave_nothing_behind_either() -> None:
         assert tracemalloc.get_traced_memory()[0] - before < 16 * 1024
     finally:
         tracemalloc.stop()
-    assert not pair.client.streams
-    assert not pair.server.streams
+    assert not inside.streams(pair.client)
+    assert not inside.streams(pair.server)
 
 
 @pytest.mark.parametrize("side", ["client", "server"])
@@ -107,8 +108,8 @@ def test_ids_are_used_to_the_last_one_while_streams_go_on(side: str) -> None:
     pair.run()
     other_end = far.accept()
     assert other_end is not None
-    first = near.next_id = LAST - 200 + (LAST - 200 - near.next_id) % 2
-    while near.next_id <= LAST:
+    first = inside.set_next_id(near, LAST - 200 + (LAST - 200 - inside.next_id(near)) % 2)
+    while inside.next_id(near) <= LAST:
         stream = near.open()
         exchange(pair, stream, far)
     assert stream.stream_id in (LAST, LAST - 1)
@@ -153,8 +154,8 @@ def test_an_hour_of_mixed_traffic_with_faults(seed: int) -> None:
         now = era.now
         all_talks = [*era.over, *era.talks]
         whole = [talk.request.read + talk.answer.read for talk in all_talks if not talk.failed]
-        carried = sum(core.payload_received for core in era.sides)
-        assert sum(whole) <= carried <= sum(core.payload_sent for core in era.sides)
+        carried = sum(core.stats().bytes_received for core in era.sides)
+        assert sum(whole) <= carried <= sum(core.stats().bytes_sent for core in era.sides)
         talks += len(all_talks)
         read += sum(whole)
     assert set(faults) == set(FAULTS)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from muxado import Config, ErrorCode, PeerTimeout, SessionClosed, SessionError, Stream
-from muxado.core.credit import FLOOR
 from muxado.wire.codec import CREDIT, DATA
+from tests.inside import FLOOR
 from tests.patience import patience
 
 from ..asyncio.certificates import Tls

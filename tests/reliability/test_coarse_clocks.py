@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from muxado.core.liveness import Liveness
+from tests import inside
+from tests.inside import Liveness
 
 from ..core.pair import Pair
 
@@ -33,6 +34,6 @@ def test_a_session_carries_bulk_while_its_clock_stands(stands: bool) -> None:
         received += len(far.read(100_000))
     number = pair.client.ping()
     pair.run()
-    assert pair.client.liveness.answered >= number
+    assert inside.liveness(pair.client).answered >= number
     assert received == 200 * 100_000
     assert pair.client.reason is None

@@ -22,6 +22,7 @@ from typing import Any
 import muxado
 from muxado import sync
 from muxado.sync import Stream
+from tests import inside
 
 from .helpers import PATIENCE
 
@@ -318,7 +319,7 @@ def accept_waiting(scene: Scene) -> Callable[[], object]:
 
 def accept(scene: Scene) -> Callable[[], object]:
     scene.server.open(eager=True).close()
-    while not scene.client._core.accept_queue:
+    while not inside.accept_queue(scene.client._core):
         scene.client.ping(PATIENCE)
     return lambda: scene.client.accept(PATIENCE).close()
 
@@ -326,7 +327,7 @@ def accept(scene: Scene) -> Callable[[], object]:
 def accept_as_listener(scene: Scene) -> Callable[[], object]:
     scene.server.open(eager=True).close()
     listener = scene.client.listener()
-    while not scene.client._core.accept_queue:
+    while not inside.accept_queue(scene.client._core):
         scene.client.ping(PATIENCE)
     return lambda: listener.accept()[0].close()
 

@@ -20,6 +20,7 @@ import muxado
 from muxado import Backoff, Config, DialerState, ErrorCode, sync
 from muxado.redial import MOST_DRAINING
 from muxado.sync import Dialer, Session, Stream
+from tests import inside
 from tests.asyncio.certificates import Tls
 from tests.forking import living_child, needs_fork
 from tests.killable import killable
@@ -331,7 +332,7 @@ def test_a_session_whose_ids_are_used_up_is_followed_by_the_next() -> None:
         Dialer(addresses=[place(first), place(second)], backoff=QUICK) as dialer,
     ):
         old = dialer.session(PATIENCE)
-        old._core.next_id = 2**31 + 1
+        inside.set_next_id(old._core, 2**31 + 1)
         with dialer.open(timeout=PATIENCE) as stream:
             assert stream.session is not old
             assert ask(stream) == b"hello"

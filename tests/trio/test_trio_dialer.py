@@ -17,6 +17,7 @@ import trio.testing
 import muxado
 from muxado import Backoff, Config, DialerState, ErrorCode
 from muxado.trio import Dialer, Server, Session, Stream, connect, serve, serve_streams
+from tests import inside
 from tests.asyncio.certificates import Tls
 from tests.forking import living_child, needs_fork
 from tests.killable import killable
@@ -347,7 +348,7 @@ async def test_a_session_whose_ids_are_used_up_is_followed_by_the_next() -> None
         Dialer(addresses=[first.addresses[0], second.addresses[0]], backoff=QUICK) as dialer,
     ):
         old = await dialer.session()
-        old._core.next_id = 2**31 + 1
+        inside.set_next_id(old._core, 2**31 + 1)
         async with await dialer.open() as stream:
             assert stream.session is not old
             assert await ask(stream) == b"hello"

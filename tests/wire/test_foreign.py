@@ -11,6 +11,7 @@ from muxado.core import CoreSession
 from muxado.errors import ErrorCode, ProtocolError, SessionError
 from muxado.wire.codec import GO_AWAY
 from muxado.wire.foreign import recognise
+from tests import inside
 
 from ..core.pair import Cut, byte_by_byte, whole
 from ..frames import read_frames
@@ -156,7 +157,7 @@ def test_a_session_ends_with_the_name(opening: str, client: bool) -> None:
     assert name in core.reason.message
     assert core.reason.code == ErrorCode.PROTOCOL_ERROR
     assert isinstance(core.failure(), ProtocolError)
-    assert core.abort_transport
+    assert inside.torn_down(core)
     assert core.data_to_send(3.0, 65536) == b""
 
 
@@ -170,11 +171,11 @@ def test_muxado_v2_is_never_taken_for_another_protocol(
     core = session(client)
     for piece in cut(vector.wire):
         core.receive_data(piece, 1.0)
-    assert not core.abort_transport
+    assert not inside.torn_down(core)
     sent = read_frames([core.data_to_send(2.0, 65536)])
     assert (core.reason is not None) == (GO_AWAY in [frame.kind for frame in sent])
     core.receive_eof(3.0)
-    assert not core.abort_transport
+    assert not inside.torn_down(core)
 
 
 @pytest.mark.parametrize("client", [True, False], ids=["client", "server"])
@@ -188,4 +189,4 @@ def test_a_first_frame_that_is_cut_off_is_not_another_protocol(
         core.receive_eof(2.0)
         assert core.reason is not None
         assert isinstance(core.failure(), SessionError)
-        assert not core.abort_transport, f"cut off after {length} bytes"
+        assert not inside.torn_down(core), f"cut off after {length} bytes"
