@@ -1,0 +1,151 @@
+"""What tests look at inside a core session: the one place that knows where it is kept.
+
+A test that only needs what a front end needs does without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+
+from muxado.core import CoreSession, CoreStream
+from muxado.core.credit import FLOOR, LEAST_SHARE, CreditEstimator
+from muxado.core.limits import CHURN_LEAST, MAX_MUTED, MutedIds
+from muxado.core.liveness import Liveness
+from muxado.core.receiver import TURN_SIZE
+from muxado.core.sender import FAIR_DATA, LONG_DATA, MAX_ANSWERS
+from muxado.wire import Decoder
+
+__all__ = [
+    "CHURN_LEAST",
+    "FAIR_DATA",
+    "FLOOR",
+    "LEAST_SHARE",
+    "LONG_DATA",
+    "MAX_ANSWERS",
+    "MAX_MUTED",
+    "TURN_SIZE",
+    "CreditEstimator",
+    "Liveness",
+    "accept_queue",
+    "claimed",
+    "credit",
+    "credit_received",
+    "decoder",
+    "heartbeats",
+    "held",
+    "incoming",
+    "liveness",
+    "next_id",
+    "peer_gone",
+    "pending_resets",
+    "probe_times",
+    "recently_reset",
+    "recently_reset_ids",
+    "scheduled",
+    "set_next_id",
+    "streams",
+    "stuck",
+    "torn_down",
+    "unread",
+]
+
+
+def streams(core: CoreSession) -> Mapping[int, CoreStream]:
+    """The streams that are alive, heartbeats among them."""
+    return core.streams
+
+
+def accept_queue(core: CoreSession) -> Mapping[int, CoreStream]:
+    """The streams that wait for `accept`."""
+    return core.accept_queue
+
+
+def incoming(core: CoreSession) -> int:
+    """How many streams count in `max_incoming_streams`."""
+    return core.incoming
+
+
+def heartbeats(core: CoreSession) -> int:
+    return core.heartbeats
+
+
+def next_id(core: CoreSession) -> int:
+    """The id of the next stream that is opened."""
+    return core.next_id
+
+
+def set_next_id(core: CoreSession, stream_id: int) -> int:
+    """Have the next stream get an id, as if many had been opened before; return the id."""
+    core.next_id = stream_id
+    return stream_id
+
+
+def decoder(core: CoreSession) -> Decoder:
+    return core.decoder
+
+
+def liveness(core: CoreSession) -> Liveness:
+    return core.liveness
+
+
+def credit(core: CoreSession) -> CreditEstimator:
+    return core.credit
+
+
+def unread(core: CoreSession) -> int:
+    """How many bytes are received, and neither taken nor claimed by a reader."""
+    return core.unread
+
+
+def claimed(core: CoreSession) -> int:
+    """How many bytes are received that readers wait to have more of."""
+    return core.claimed
+
+
+def credit_received(core: CoreSession, stream: CoreStream, increment: int) -> None:
+    """Take credit for a stream that no frame can carry at once."""
+    core.receiver._credit(stream, increment)
+
+
+def held(core: CoreSession) -> bool:
+    """Whether parsing has stopped in the middle of a read."""
+    return core.receiver.held
+
+
+def stuck(core: CoreSession) -> bool:
+    """Whether parsing has stopped until the transport takes what waits."""
+    return core.receiver.stuck
+
+
+def recently_reset(core: CoreSession) -> MutedIds:
+    """The streams this side has reset, as far as they are remembered."""
+    return core.receiver.muted
+
+
+def recently_reset_ids(core: CoreSession) -> Sized:
+    return core.receiver.muted._ids
+
+
+def pending_resets(core: CoreSession) -> Mapping[int, int]:
+    """The codes of the RSTs that wait to be sent, by stream."""
+    return core.sender.answers
+
+
+def scheduled(core: CoreSession) -> int:
+    """How many streams have something to send."""
+    return core.sender.scheduler.waiting
+
+
+def probe_times(core: CoreSession) -> Sized:
+    """When stalled streams are to be asked after, those among them that stall no more."""
+    return core.sender._probe_times
+
+
+def peer_gone(core: CoreSession) -> bool:
+    """Whether the peer has sent a GOAWAY."""
+    return core.peer_gone
+
+
+def torn_down(core: CoreSession) -> bool:
+    """Whether the transport is to be ended without ceremony."""
+    return core.abort_transport
