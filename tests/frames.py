@@ -1,12 +1,22 @@
-"""What a muxado v2 decoder makes of bytes, whatever pieces they come in."""
+"""What a decoder makes of bytes, whatever pieces they come in."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from muxado.wire import MUXADO_V2
-from muxado.wire.codec import BAD_FRAME, CREDIT, DATA, GO_AWAY, NEED_MORE, RESET
+from muxado.wire import MUXADO_V2, WireFormat
+from muxado.wire.codec import (
+    BAD_FRAME,
+    CREDIT,
+    DATA,
+    GO_AWAY,
+    NEED_MORE,
+    PING,
+    PONG,
+    RESET,
+    WINDOW,
+)
 
 
 @dataclass
@@ -22,6 +32,9 @@ class Frame:
     value: int = 0
     code: int = 0
     text: bytes = b""
+    window: int = 0
+    type: int = 0
+    priority: int = 0
 
 
 class FrameReader:
@@ -32,8 +45,8 @@ class FrameReader:
         failed: True after BAD_FRAME, the last of `frames`; later input is ignored.
     """
 
-    def __init__(self) -> None:
-        self.decoder = MUXADO_V2.new_decoder()
+    def __init__(self, wire: WireFormat = MUXADO_V2) -> None:
+        self.decoder = wire.new_decoder()
         self.frames: list[Frame] = []
         self.failed = False
 
@@ -71,7 +84,12 @@ class FrameReader:
             frame.syn = decoder.syn
             frame.fin = decoder.fin
             frame.length = decoder.length
-        if kind in (CREDIT, GO_AWAY):
+            if decoder.syn:
+                frame.type = decoder.type
+                frame.priority = decoder.priority
+        if kind == WINDOW:
+            frame.window = decoder.window
+        if kind in (CREDIT, GO_AWAY, WINDOW, PING, PONG):
             frame.value = decoder.value
         if kind in (RESET, GO_AWAY, BAD_FRAME):
             frame.code = decoder.code
@@ -80,9 +98,9 @@ class FrameReader:
         return frame
 
 
-def read_frames(pieces: Iterable[bytes]) -> list[Frame]:
+def read_frames(pieces: Iterable[bytes], wire: WireFormat = MUXADO_V2) -> list[Frame]:
     """Return the frames in bytes that come in pieces."""
-    reader = FrameReader()
+    reader = FrameReader(wire)
     for piece in pieces:
         reader.feed(piece)
     return reader.frames

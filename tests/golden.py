@@ -49,6 +49,8 @@ class Vector:
         """The payload of a DATA frame."""
         elided = self.entry.get("payload_elided")
         if elided is not None:
+            if elided["pattern"] == "zero":
+                return bytes(elided["len"])
             assert elided["pattern"] == "mod251"
             return mod251(elided["start"], elided["len"])
         return bytes.fromhex(self.fields["payload"])
@@ -85,9 +87,10 @@ class Transcript:
 
 
 @cache
-def transcript(scenario: str) -> Transcript:
-    """Return the transcript of a scenario."""
-    return Transcript(json.loads((DATA / "transcripts" / f"v2-{scenario}.json").read_text()))
+def transcript(scenario: str, generation: str = "v2") -> Transcript:
+    """Return the transcript of a scenario, of Go's "v2" or its "v1"."""
+    path = DATA / "transcripts" / f"{generation}-{scenario}.json"
+    return Transcript(json.loads(path.read_text()))
 
 
 def _segment(segment: dict[str, Any]) -> bytes:

@@ -1,11 +1,15 @@
 """What travels: one module per wire format, packing and parsing frames, knowing no state.
 
-`codec` is the seam: the `Decoder`, `Encoder` and `Rules` that every format brings.
-`muxado_v2` is the format of ``golang.ngrok.com/muxado/v2``. `foreign` names other protocols
-by their first bytes, for error messages.
+`codec` is the seam: the `Decoder` and `Encoder` that every format brings, and `rules` the
+`Rules` by which a session tells one from another. `muxado_v2` is the format of
+``golang.ngrok.com/muxado/v2``, `muxado_v1` that of its first generation; `yamux` and `smux` are
+what other multiplexers speak. `formats` has them by name. `auto` recognises a client's format
+by its first bytes, `foreign` names other protocols by theirs, for error messages.
 """
 
-from .codec import Decoder, Encoder, Rules, WireFormat
+from .codec import Decoder, Encoder, WireFormat
+from .formats import FORMATS
 from .muxado_v2 import MUXADO_V2
+from .rules import Rules
 
-__all__ = ["MUXADO_V2", "Decoder", "Encoder", "Rules", "WireFormat"]
+__all__ = ["FORMATS", "MUXADO_V2", "Decoder", "Encoder", "Rules", "WireFormat"]

@@ -17,6 +17,9 @@ How a decoder is driven::
 A DATA frame is announced by its header, so that its length can be judged before any of its
 body is taken in; every other frame is announced when it is complete. The fields live in the
 decoder, not in an object per frame: frames are the hot path.
+
+One frame may be announced as several: what opens a stream is always announced as DATA with
+`syn`, what ends a direction as DATA with `fin`, both perhaps without payload.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..errors import UsageError
+from .rules import Rules
 
 NEED_MORE: Final = 0
 DATA: Final = 1
@@ -32,43 +36,15 @@ RESET: Final = 2
 CREDIT: Final = 3
 GO_AWAY: Final = 4
 BAD_FRAME: Final = 5
+ACCEPTED: Final = 6  # the peer's application has taken a stream that this side opened
+PING: Final = 7  # a ping to answer with the same value
+PONG: Final = 8
+WINDOW: Final = 9  # credit as a total, not as an increment
 
 # What one read of the transport may bring: little at first, since many sessions are idle, and
 # twice as much each time that a read has filled it.
 FIRST_READ_SIZE: Final = 16 * 1024
 READ_SIZE: Final = 256 * 1024
-
-
-class Rules:
-    """What a session must know of a format besides its bytes.
-
-    Attributes:
-        name: what the format is called in messages.
-        first_client_id: id of the first stream a client opens; later ones count up by 2.
-        first_server_id: the same for a server.
-        last_id: the largest stream id there is.
-        max_data: the longest DATA payload, in bytes.
-        ping_id: the id that no stream has, on which an empty DATA frame draws a RST.
-    """
-
-    __slots__ = ("first_client_id", "first_server_id", "last_id", "max_data", "name", "ping_id")
-
-    def __init__(
-        self,
-        *,
-        name: str,
-        first_client_id: int,
-        first_server_id: int,
-        last_id: int,
-        max_data: int,
-        ping_id: int,
-    ) -> None:
-        self.name: str = name
-        self.first_client_id: int = first_client_id
-        self.first_server_id: int = first_server_id
-        self.last_id: int = last_id
-        self.max_data: int = max_data
-        self.ping_id: int = ping_id
 
 
 class Encoder:
@@ -81,7 +57,19 @@ class Encoder:
     __slots__ = ()
 
     def data_header(self, stream_id: int, length: int, syn: bool, fin: bool) -> bytes:
-        """Pack the header of a DATA frame whose `length` bytes of payload follow it."""
+        """Pack the header of a DATA frame whose `length` bytes of payload follow it.
+
+        `syn` only where a stream is not opened by a frame of its own, `fin` with a payload only
+        where an end may ride on data (`Rules.opens_apart`, `Rules.fin_rides`).
+        """
+        raise NotImplementedError
+
+    def open(self, stream_id: int, stream_type: int, priority: int) -> bytes:
+        """Pack the frame of its own that opens a stream, where the format has one."""
+        raise NotImplementedError
+
+    def accept(self, stream_id: int) -> bytes:
+        """Pack the acknowledgement of a stream that the peer opened, where there is one."""
         raise NotImplementedError
 
     def reset(self, stream_id: int, code: int) -> bytes:
@@ -92,12 +80,20 @@ class Encoder:
         """Pack a frame that lets the peer send `increment` bytes more on a stream."""
         raise NotImplementedError
 
+    def window(self, stream_id: int, consumed: int, window: int) -> bytes:
+        """Pack a stream's credit as a total: `window` bytes beyond the `consumed` first ones."""
+        raise NotImplementedError
+
     def go_away(self, last_id: int, code: int, debug: bytes, final: bool) -> bytes:
         """Pack a GOAWAY. `final` says that the transport's end follows at once."""
         raise NotImplementedError
 
     def ping(self) -> bytes:
-        """Pack what makes any peer answer."""
+        """Pack what makes any peer answer, or what keeps a peer alive that answers nothing."""
+        raise NotImplementedError
+
+    def pong(self, value: int) -> bytes:
+        """Pack the answer to a ping that carries a value."""
         raise NotImplementedError
 
 
@@ -110,8 +106,12 @@ class Decoder:
         syn: whether a DATA frame opens its stream.
         fin: whether a DATA frame ends its sender's direction.
         body: how many bytes of the current DATA frame's payload are still to be taken.
-        code: the error code of RESET, GO_AWAY and BAD_FRAME.
-        value: the increment of CREDIT, the last stream id of GO_AWAY.
+        code: the error code of RESET, GO_AWAY and BAD_FRAME, in this library's numbers.
+        value: the increment of CREDIT, the last stream id of GO_AWAY, what PING carries, and how
+            many bytes a peer has consumed that says WINDOW.
+        window: how many bytes beyond those it lets in.
+        type: the type of a stream that is opened, if the format's frames carry one.
+        priority: the same for its priority, the larger the sooner.
         text: the debug text of GO_AWAY, the reason of BAD_FRAME.
         stepped_over: True once a legal frame was passed over unannounced.
         on_growth: called when the buffer has grown, None for nothing; `shrink` undoes it.
@@ -128,11 +128,14 @@ class Decoder:
         "fin",
         "length",
         "on_growth",
+        "priority",
         "stepped_over",
         "stream_id",
         "syn",
         "text",
+        "type",
         "value",
+        "window",
     )
 
     def __init__(self) -> None:
@@ -150,6 +153,9 @@ class Decoder:
         self.body: int = 0
         self.code: int = 0
         self.value: int = 0
+        self.window: int = 0
+        self.type: int = 0
+        self.priority: int = 0
         self.text: bytes = b""
 
     def space(self) -> memoryview:

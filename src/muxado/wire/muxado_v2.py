@@ -21,10 +21,10 @@ from .codec import (
     RESET,
     Decoder,
     Encoder,
-    Rules,
     WireFormat,
     check_field,
 )
+from .rules import Rules
 
 HEADER_SIZE: Final = 8
 MAX_LENGTH: Final = 0xFFFFFF
@@ -181,6 +181,7 @@ class MuxadoV2Decoder(Decoder):
 MUXADO_V2: Final = WireFormat(
     Rules(
         name="muxado v2",
+        alpn="muxado/2",
         first_client_id=3,
         first_server_id=2,
         last_id=MAX_ID,
