@@ -1,0 +1,140 @@
+"""The directory: which server holds the session of a name.
+
+How it works. A directory is a hint, kept by an engine that is there already: the server that
+holds a session is the authority. It has three calls and the renewal of leases, and every server
+has an object of its own that makes them.
+
+- An **epoch** orders the claims of one name: max(the last one + 1, the engine's clock in ms). A
+  session that comes is given a new one, and is the newest. A claim with an epoch that was given
+  before (after the engine came back empty) holds only if there is no newer one.
+- Within one **identity** the newest session wins. A name that another identity holds is refused.
+- What was claimed is **released** by compare-and-delete: only the epoch that was claimed.
+- A claim lasts for the **lease**, and is renewed. A renewal puts back what an engine has lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+__all__ = ["Claim", "Directory", "Lost", "Place", "Route"]
+
+
+class Place(NamedTuple):
+    """Where a server can be reached by the others.
+
+    Attributes:
+        node: the server's id, another one after each start.
+        address: "HOST:PORT", at which its peers dial it.
+    """
+
+    node: str
+    address: str
+
+
+class Route(NamedTuple):
+    """Who holds a name's session, as far as the directory knows.
+
+    Attributes:
+        place: the server.
+        epoch: which claim it was.
+        identity: whose session it is, "" if the server tells identities not apart.
+    """
+
+    place: Place
+    epoch: int
+    identity: str = ""
+
+
+class Claim(NamedTuple):
+    """A claim that holds.
+
+    Attributes:
+        epoch: its epoch, which releases and renews it.
+        before: who held the name until now, to be told; None if nobody did.
+    """
+
+    epoch: int
+    before: Route | None
+
+
+Lost = Callable[[str, Route], object]
+"""Called with a name that was claimed here, and who holds it now; it must not wait."""
+
+
+class Directory(Protocol):
+    """What every engine's directory can do. One object belongs to one server.
+
+    Every call raises `DirectoryAway` if the engine can't be asked, or takes no changes now, and
+    does so within the directory's own time limit. Cancelled, a call may still have its effect.
+    """
+
+    @property
+    def lease(self) -> float | None:
+        """Seconds that a claim lasts without renewal; None if it lasts as long as this server."""
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the engine can't be used now, for people; None if it can be, as far as is known."""
+        ...
+
+    async def start(self, place: Place, *, lost: Lost, returned: Callable[[], object]) -> None:
+        """Begin to be the directory of a server. An engine that is away is no error.
+
+        Args:
+            place: the server.
+            lost: called with each claim that the engine says is another server's now.
+            returned: called when the engine is back, and may have lost what it was told. It must
+                not wait.
+        """
+        ...
+
+    async def claim(self, name: str, *, identity: str = "", epoch: int | None = None) -> Claim:
+        """Claim a name for this server.
+
+        Args:
+            name: a DNS label.
+            identity: whose session it is.
+            epoch: the epoch it was claimed with before; None for a session that has just come.
+
+        Raises:
+            NameTaken: another identity holds the name.
+            Superseded: a claim with a newer epoch holds; only if an epoch is given.
+            DirectoryAway: the engine can't be asked now.
+        """
+        ...
+
+    async def renew(self, claims: Mapping[str, tuple[int, str]]) -> Mapping[str, Route]:
+        """Renew the lease of claims, and put back those that the engine has lost.
+
+        Args:
+            claims: the epoch and the identity of each name.
+
+        Returns:
+            those that do not hold any more, with who holds them.
+
+        Raises:
+            DirectoryAway: the engine can't be asked now.
+        """
+        ...
+
+    async def release(self, name: str, epoch: int) -> bool:
+        """Give a claim up, unless it was superseded; return whether it was still held.
+
+        Raises:
+            DirectoryAway: the engine can't be asked now.
+        """
+        ...
+
+    async def find(self, name: str) -> Route | None:
+        """Return who holds a name, None if nobody does.
+
+        Raises:
+            DirectoryAway: the engine can't be asked now.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End, and release nothing: leases run out by themselves. Harmless if repeated."""
+        ...
