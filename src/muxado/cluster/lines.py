@@ -41,9 +41,9 @@ class Verdict(IntEnum):
     """The byte with which a server answers a header that another server has sent."""
 
     HERE = ord("h")
-    """The session is here, and has the stream now: nothing is to be tried again."""
+    """The session is here and has the stream now, so nothing may be tried again."""
     NOT_HERE = ord("n")
-    """The session is not here: the route that led here is wrong."""
+    """The session is not here, so the route that led here is wrong."""
     UNKNOWN = ord("u")
     """The session is here, and has no such service."""
     REFUSED = ord("r")
