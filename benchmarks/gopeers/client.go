@@ -65,10 +65,44 @@ func each(n int, f func(i int) error) error {
 	return first
 }
 
+// measured does something, and tells how busy both ends were in the measured time.
+func (c *client) measured(work func() error) (float64, error) {
+	loads := make(chan float64, 1)
+	go func() {
+		mine, theirs := c.marksAt(c.start)
+		mineLater, theirsLater := c.marksAt(c.end)
+		loads <- loadBetween(mine, mineLater) + loadBetween(theirs, theirsLater)
+	}()
+	err := work()
+	return <-loads, err
+}
+
+// marksAt returns both ends' marks at a time, as near as it can be had.
+func (c *client) marksAt(moment time.Time) (mine, theirs mark) {
+	time.Sleep(time.Until(moment))
+	mine = newMark()
+	_ = c.ask(opClock, &theirs)
+	return mine, theirs
+}
+
 func (c *client) requests() (result, error) {
-	var mu sync.Mutex
 	var latencies []time.Duration
-	err := each(c.Concurrency, func(i int) error {
+	load, err := c.measured(func() (err error) {
+		latencies, err = c.requestLanes()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := latencyResult(latencies)
+	rate := float64(len(latencies)) / c.Seconds
+	out["rate"], out["cpu_us"] = rate, 1e6*load/rate
+	return out, c.addReport(out)
+}
+
+func (c *client) requestLanes() (latencies []time.Duration, err error) {
+	var mu sync.Mutex
+	err = each(c.Concurrency, func(i int) error {
 		data := echoData(c.Payload, i)
 		reply := make([]byte, len(data))
 		var mine []time.Duration
@@ -90,12 +124,7 @@ func (c *client) requests() (result, error) {
 		mu.Unlock()
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	out := latencyResult(latencies)
-	out["rate"] = float64(len(latencies)) / c.Seconds
-	return out, c.addReport(out)
+	return latencies, err
 }
 
 func echoData(size, number int) []byte {
@@ -124,7 +153,12 @@ func (c *client) request(data, reply []byte) error {
 }
 
 func (c *client) bulk() (result, error) {
-	total, sent, err := c.transfer()
+	var total checker
+	var sent int64
+	load, err := c.measured(func() (err error) {
+		total, sent, err = c.transfer()
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +170,11 @@ func (c *client) bulk() (result, error) {
 		// smux drops what is unread when the second FIN comes; by then nothing is measured.
 		total.received = r.Sent
 	}
-	return bulkResult(c.Seconds, total, sent, r)
+	out, err := bulkResult(c.Seconds, total, sent, r)
+	if err == nil {
+		out["cpu_gib"] = 1024 * load / out["mib_s"].(float64)
+	}
+	return out, err
 }
 
 // transfer runs the bulk streams to their end.
@@ -294,18 +332,21 @@ func (c *client) idle() (result, error) {
 	}, nil
 }
 
-func (c *client) report() (r report, err error) {
+func (c *client) report() (r report, err error) { return r, c.ask(opReport, &r) }
+
+// ask has the server tell something of itself.
+func (c *client) ask(op byte, told any) error {
 	st, err := c.sess.open()
 	if err != nil {
-		return r, err
+		return err
 	}
 	defer st.Close()
 	first := make([]byte, headerSize)
-	header{op: opReport}.put(first)
+	header{op: op}.put(first)
 	if _, err := st.Write(first); err != nil {
-		return r, err
+		return err
 	}
-	return r, json.NewDecoder(st).Decode(&r)
+	return json.NewDecoder(st).Decode(told)
 }
 
 func (c *client) addReport(out result) error {

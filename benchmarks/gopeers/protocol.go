@@ -22,6 +22,7 @@ const (
 	opDown   = 4
 	opBoth   = 5
 	opReport = 6
+	opClock  = 7
 
 	headerSize  = 24
 	blockSize   = 64 << 10

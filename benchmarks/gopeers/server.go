@@ -74,6 +74,8 @@ func (s *server) handle(st stream) {
 		<-done
 	case opReport:
 		_ = json.NewEncoder(st).Encode(s.report())
+	case opClock:
+		_ = json.NewEncoder(st).Encode(newMark())
 	}
 	st.Close()
 }
@@ -179,4 +181,17 @@ func cpu() float64 {
 		return 0
 	}
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
+}
+
+// mark is a process's processor time at a moment, both in seconds.
+type mark struct {
+	CPU float64 `json:"cpu"`
+	Now float64 `json:"now"`
+}
+
+func newMark() mark { return mark{cpu(), float64(time.Now().UnixNano()) / 1e9} }
+
+// loadBetween returns how much of one core a process used between two marks.
+func loadBetween(before, after mark) float64 {
+	return (after.CPU - before.CPU) / (after.Now - before.Now)
 }

@@ -18,14 +18,18 @@ from .common import (
     Result,
     WrongDataError,
     announce_port,
+    Mark,
     bulk_result,
     latencies_result,
+    load_between,
+    mark,
     read_port,
     run_peer,
 )
 from .protocol import (
     BLOCK,
     BOTH,
+    CLOCK,
     DIRECTIONS,
     DOWN,
     HEADER_SIZE,
@@ -124,6 +128,9 @@ class BareServer(Bare):
         if header.op == REPORT:
             self.transport.write(self._counters.report())
             self.transport.close()
+        if header.op == CLOCK:
+            self.transport.write(json.dumps(mark()).encode())
+            self.transport.close()
         if header.op in (DOWN, BOTH):
             self._open_ends += 1
             self.start_sending(header.end)
@@ -213,6 +220,25 @@ async def dial(port: int, header: Header) -> BareClient:
     return client
 
 
+async def ask(port: int, op: int) -> Result:
+    """Have the server tell something of itself."""
+    client = await dial(port, Header(op))
+    await client.ended
+    told: Result = json.loads(client.gathered)
+    return told
+
+
+async def measure_load(port: int, clock: Clock) -> float:
+    """Return how busy both ends are in the measured time."""
+
+    async def marks_at(moment: int) -> list[Mark]:
+        await asyncio.sleep(max(0.0, (moment - time.time_ns()) / 1e9))
+        return [mark(), await ask(port, CLOCK)]  # type: ignore[list-item]  # JSON
+
+    before = await marks_at(clock.start)
+    return sum(map(load_between, before, await marks_at(clock.end)))
+
+
 async def run_cell(options: Options) -> Result:
     """Run one cell."""
     work = options.work
@@ -224,6 +250,7 @@ async def run_cell(options: Options) -> Result:
         await client.ended
         return latencies_result(client.latencies)
     op = DIRECTIONS[work.direction]
+    load = asyncio.create_task(measure_load(port, clock))
     client = await dial(port, Header(op, 0, clock.start, clock.end))
     client.checker = Checker(clock.start, clock.end)
     if op in (UP, BOTH):
@@ -233,11 +260,10 @@ async def run_cell(options: Options) -> Result:
     await client.ended
     if client.checker.wrong:
         raise WrongDataError("chunks at the client")
-    reporter = await dial(port, Header(REPORT))
-    await reporter.ended
-    report = json.loads(reporter.gathered)
+    report = await ask(port, REPORT)
     checker = client.checker
-    return bulk_result(work, checker.received, checker.window, client.sent, report)
+    result = bulk_result(work, checker.received, checker.window, client.sent, report)
+    return result | {"cpu_gib": 1024 * await load / result["mib_s"]}
 
 
 def serve(options: Options) -> None:

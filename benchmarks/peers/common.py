@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 HOST = "127.0.0.1"
 BACKLOG = 65536
@@ -80,7 +80,7 @@ def run_peer(
     parser = argparse.ArgumentParser()
     parser.add_argument("--role", choices=["server", "client"], default="server")
     parser.add_argument("--cell", default="{}")
-    parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
+    parser.add_argument("--loop", choices=["asyncio", "uvloop", "trio", "threads"], default="asyncio")
     parser.add_argument("--tls-dir", type=Path)
     parser.add_argument("--limit", type=int, default=60)
     parser.add_argument("--about", action="store_true")
@@ -181,6 +181,23 @@ def cpu_seconds() -> float:
     """Return the processor time that this process has used."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
+
+
+class Mark(TypedDict):
+    """A process's processor time at a moment, both in seconds."""
+
+    cpu: float
+    now: float
+
+
+def mark() -> Mark:
+    """Return this process's mark at this moment."""
+    return {"cpu": cpu_seconds(), "now": time.time()}
+
+
+def load_between(before: Mark, after: Mark) -> float:
+    """Return how much of one core a process used between two marks."""
+    return (after["cpu"] - before["cpu"]) / (after["now"] - before["now"])
 
 
 class Counters:

@@ -16,6 +16,7 @@ UP: Final = 3
 DOWN: Final = 4
 BOTH: Final = 5
 REPORT: Final = 6
+CLOCK: Final = 7
 
 DIRECTIONS: Final = {"up": UP, "down": DOWN, "both": BOTH}
 

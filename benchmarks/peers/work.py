@@ -1,28 +1,37 @@
-"""The protocol's two sides for whatever has streams on asyncio."""
+"""The protocol's two sides for whatever has streams: on asyncio, on trio, and in threads.
+
+How things are done at once is an `Engine`'s business. In threads nothing here ever waits for a
+loop: `finish` runs each coroutine to its end in one step.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import struct
+import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 from .common import (
     Clock,
     Counters,
+    Mark,
     Result,
     Work,
     WrongDataError,
     bulk_result,
     cpu_seconds,
     latencies_result,
+    load_between,
+    mark,
     resident,
 )
 from .protocol import (
     BLOCK,
     BOTH,
+    CLOCK,
     DIRECTIONS,
     DOWN,
     ECHO,
@@ -40,8 +49,67 @@ from .protocol import (
 )
 
 
+T = TypeVar("T")
+Step = Callable[[], Coroutine[Any, Any, T]]
+
+
+class Engine(Protocol):
+    """How several things are done at once, and how time passes."""
+
+    async def together(self, *steps: Step[T]) -> list[T]:
+        """Take steps at once, and return their results, in order."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+class AsyncioEngine:
+    """Tasks of asyncio."""
+
+    async def together(self, *steps: Step[T]) -> list[T]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(step()) for step in steps]
+        return [task.result() for task in tasks]
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class ThreadsEngine:
+    """A thread for each step but the last, which is taken here."""
+
+    async def together(self, *steps: Step[T]) -> list[T]:
+        results: dict[int, T] = {}
+
+        def take(number: int, step: Step[T]) -> None:
+            results[number] = finish(step())
+
+        *others, last = enumerate(steps)
+        threads = [threading.Thread(target=take, args=each, daemon=True) for each in others]
+        for thread in threads:
+            thread.start()
+        take(*last)
+        for thread in threads:
+            thread.join()
+        return [results[number] for number in range(len(steps))]
+
+    async def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that waits for no loop, and return its result."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise RuntimeError("the coroutine waits for a loop")
+
+
 class Stream(Protocol):
-    """What the contenders' streams have in common; muxado's own stream is one."""
+    """What the contenders' streams have in common; muxado's own stream on asyncio is one."""
 
     async def read(self, n: int = -1) -> bytes:
         """Return some bytes, b"" at the end."""
@@ -82,7 +150,8 @@ class PairStream:
 class StreamServer:
     """Answers streams."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: Engine | None = None) -> None:
+        self._engine = engine or AsyncioEngine()
         self.counters = Counters()
         self.kept: list[Stream] = []
 
@@ -112,25 +181,27 @@ class StreamServer:
                 await _answer_pings(stream, data[HEADER_SIZE:])
         elif op == REPORT:
             await stream.write(self.counters.report())
+        elif op == CLOCK:
+            await stream.write(json.dumps(mark()).encode())
         else:
             await self._bulk(stream, unpack_header(data), data[HEADER_SIZE:])
 
     async def _bulk(self, stream: Stream, header: Header, early: bytes) -> None:
-        counters = self.counters
+        async def send() -> None:
+            self.counters.sent += await send_until(stream, header.end)
+
+        async def receive() -> None:
+            checker = await receive_all(stream, header, early)
+            self.counters.received += checker.received
+            self.counters.window += checker.window
+            self.counters.wrong += checker.wrong
+
         if header.op == DOWN:
-            sent = await send_until(stream, header.end)
-            counters.sent += sent
-            return
-        sender = None
-        if header.op == BOTH:
-            sender = asyncio.create_task(send_until(stream, header.end))
-        checker = await receive_all(stream, header, early)
-        counters.received += checker.received
-        counters.window += checker.window
-        counters.wrong += checker.wrong
-        if sender is not None:
-            sent = await sender
-            counters.sent += sent
+            await send()
+        elif header.op == UP:
+            await receive()
+        else:
+            await self._engine.together(send, receive)
 
 
 async def _answer_pings(stream: Stream, data: bytes) -> None:
@@ -168,6 +239,7 @@ class StreamClient:
         work: the cell.
         open_stream: opens a stream.
         request: one whole life of a stream: open, write, read the reply, close.
+        engine: how things are done at once; asyncio's by default.
     """
 
     def __init__(
@@ -175,8 +247,10 @@ class StreamClient:
         work: Work,
         open_stream: Callable[[], Awaitable[Stream]],
         request: Callable[[bytes], Awaitable[bytes]],
+        engine: Engine | None = None,
     ) -> None:
         self.work = work
+        self._engine = engine or AsyncioEngine()
         self._open = open_stream
         self._request = request
         self._clock = Clock(work)
@@ -194,8 +268,11 @@ class StreamClient:
 
     async def report(self) -> Result:
         """Return the server's counters."""
+        return await self._ask(REPORT)
+
+    async def _ask(self, op: int) -> Result:
         stream = await self._open()
-        await stream.write(Header(REPORT).pack())
+        await stream.write(Header(op).pack())
         data = b""
         while more := await stream.read(READ_SIZE):
             data += more
@@ -203,14 +280,39 @@ class StreamClient:
         result: Result = json.loads(data)
         return result
 
+    async def _measured(self, *steps: Step[T]) -> tuple[list[T], float]:
+        """Take steps at once; return their results, and how busy both ends were meanwhile."""
+        loads: list[float] = []
+        results: list[T] = []
+
+        async def work() -> None:
+            results.extend(await self._engine.together(*steps))
+
+        async def watch() -> None:
+            before = await self._marks_at(self._clock.start)
+            after = await self._marks_at(self._clock.end)
+            loads.append(sum(map(load_between, before, after)))
+
+        await self._engine.together(watch, work)
+        return results, loads[0]
+
+    async def _marks_at(self, moment: int) -> list[Mark]:
+        """Return both ends' marks at a time, as near as it can be had."""
+        await self._engine.sleep(max(0.0, (moment - time.time_ns()) / 1e9))
+        return [mark(), await self._ask(CLOCK)]
+
     async def _requests(self) -> Result:
         latencies: list[float] = []
-        async with asyncio.TaskGroup() as group:
-            for number in range(self.work.concurrency):
-                group.create_task(self._request_on(number, latencies))
+
+        def lane(number: int) -> Step[None]:
+            return lambda: self._request_on(number, latencies)
+
+        _, load = await self._measured(*map(lane, range(self.work.concurrency)))
         report = await self.report()
+        rate = len(latencies) / self.work.seconds
         return latencies_result(latencies) | {
-            "rate": len(latencies) / self.work.seconds,
+            "rate": rate,
+            "cpu_us": 1e6 * load / rate if rate else 0.0,
             "server_cpu": report["cpu"],
             "client_cpu": cpu_seconds(),
         }
@@ -230,43 +332,60 @@ class StreamClient:
             begun = now
 
     async def _bulk(self) -> Result:
-        checkers, sent = await self._transfer()
-        return self._bulk_result(checkers, sent, await self.report())
+        moved, load = await self._measured(*[self._transfer] * self.work.concurrency)
+        result = self._bulk_result(moved, await self.report())
+        result["cpu_gib"] = 1024 * load / result["mib_s"] if result["mib_s"] else 0.0
+        return result
 
-    def _bulk_result(self, checkers: list[Checker], sent: int, report: Result) -> Result:
+    def _bulk_result(self, moved: list[tuple[Checker, int]], report: Result) -> Result:
+        checkers = [checker for checker, _ in moved]
         if any(checker.wrong for checker in checkers):
             raise WrongDataError("chunks at the client")
         received = sum(checker.received for checker in checkers)
         window = sum(checker.window for checker in checkers)
-        return bulk_result(self.work, received, window, sent, report)
+        return bulk_result(self.work, received, window, sum(sent for _, sent in moved), report)
 
-    async def _transfer(self) -> tuple[list[Checker], int]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._transfer_one()) for _ in range(self.work.concurrency)]
-        results = [task.result() for task in tasks]
-        return [checker for checker, _ in results], sum(sent for _, sent in results)
-
-    async def _transfer_one(self) -> tuple[Checker, int]:
+    async def _transfer(self) -> tuple[Checker, int]:
+        """Run one bulk stream to its end; return what came on it, and how much was sent."""
         op = DIRECTIONS[self.work.direction]
         header = Header(op, 0, self._clock.start, self._clock.end)
         stream = await self._open()
         await stream.write(header.pack())
-        reading = asyncio.create_task(receive_all(stream, header))
+        checkers: list[Checker] = []
         sent = 0
-        if op in (UP, BOTH):
-            sent = await send_until(stream, header.end)
-            stream.write_eof()
-        checker = await reading
+
+        async def receive() -> None:
+            checkers.append(await receive_all(stream, header))
+
+        async def send() -> None:
+            nonlocal sent
+            if op in (UP, BOTH):
+                sent = await send_until(stream, header.end)
+                stream.write_eof()
+
+        await self._engine.together(receive, send)
         stream.close()
-        return checker, sent
+        return checkers[0], sent
 
     async def _ping(self) -> Result:
         stream = await self._open()
         await stream.write(Header(PING).pack())
-        bulk = asyncio.create_task(self._transfer())
+        latencies: list[float] = []
+        moved: list[tuple[Checker, int]] = []
+
+        async def move() -> None:
+            moved.append(await self._transfer())
+
+        async def ping() -> None:
+            await self._ping_on(stream, latencies)
+
+        await self._engine.together(*[move] * self.work.concurrency, ping)
+        stream.close()
+        return latencies_result(latencies) | self._bulk_result(moved, await self.report())
+
+    async def _ping_on(self, stream: Stream, latencies: list[float]) -> None:
         clock = time.perf_counter
         start, end = self._clock.fine_start, self._clock.fine_end
-        latencies: list[float] = []
         number = 0
         while (begun := clock()) < end:
             message = PATTERN[: PING_SIZE - 8] + struct.pack(">Q", number)
@@ -280,10 +399,6 @@ class StreamClient:
                 raise WrongDataError("a ping's reply")
             if start < now < end:
                 latencies.append(now - begun)
-        checkers, sent = await bulk
-        stream.close()
-        moved = self._bulk_result(checkers, sent, await self.report())
-        return latencies_result(latencies) | moved
 
     async def _idle(self) -> Result:
         """Open streams that then do nothing; what one costs each end."""
@@ -357,9 +472,9 @@ class StreamClient:
                 if await self._request(data) != data:
                     raise WrongDataError("a reply")
 
-        async with asyncio.TaskGroup() as group:
-            for number in range(self.work.concurrency):
-                group.create_task(worker(number))
+        await self._engine.together(
+            *[lambda number=number: worker(number) for number in range(self.work.concurrency)]
+        )
 
 
 def run_loop(loop: str, main: Callable[[], Awaitable[Result | None]]) -> Result:
