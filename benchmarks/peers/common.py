@@ -21,6 +21,7 @@ from typing import Any, TypedDict
 
 HOST = "127.0.0.1"
 BACKLOG = 65536
+LOOPS = ["asyncio", "uvloop", "trio", "threads"]
 Result = dict[str, Any]
 
 
@@ -80,7 +81,7 @@ def run_peer(
     parser = argparse.ArgumentParser()
     parser.add_argument("--role", choices=["server", "client"], default="server")
     parser.add_argument("--cell", default="{}")
-    parser.add_argument("--loop", choices=["asyncio", "uvloop", "trio", "threads"], default="asyncio")
+    parser.add_argument("--loop", choices=LOOPS, default="asyncio")
     parser.add_argument("--tls-dir", type=Path)
     parser.add_argument("--limit", type=int, default=60)
     parser.add_argument("--about", action="store_true")

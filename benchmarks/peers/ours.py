@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import muxado
@@ -108,9 +108,7 @@ def serve_threads(options: Options) -> None:
     def serve(session: muxado.sync.Session) -> None:
         session.serve(handle)
 
-    with muxado.sync.serve(
-        serve, HOST, 0, ssl=server_context(options), config=CONFIG
-    ) as listening:
+    with muxado.sync.serve(serve, HOST, 0, ssl=server_context(options), config=CONFIG) as listening:
         announce_port(listening.sockets[0].getsockname()[1])
         listening.wait_closed()
 

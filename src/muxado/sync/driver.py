@@ -5,7 +5,8 @@ the socket takes at once (`flush`), so that no thread switch stands between a wr
 The I/O thread does the rest. It waits in a selector for input, for room in the socket, for the
 next timer, and for a byte on the wakeup pair, by which other threads make it look again. The
 socket does not block, and is only touched with the lock held. A call that has to wait leaves a
-`Waiter` with the core, releases the lock, and sleeps; `_report` wakes it.
+`Waiter` with the core, releases the lock, and sleeps; `_report` wakes it. Threads that one read
+has woken together are a `Crowd`: the last of them sends what all of them have to say.
 
 Calls inside calls. The garbage collector and signals start calls inside another call of the same
 thread, which can't go on before they return. Such a call must not wait. If it changes something,
@@ -40,7 +41,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from time import monotonic
+from time import monotonic, sleep
 from typing import NoReturn, TypeVar
 
 from .. import forks
@@ -50,7 +51,8 @@ from ..endpoint import tune
 from ..errors import ErrorCode, MuxadoError, UsageError
 from ..front_end import WRITE_SIZE, BaseDriver, call_logged
 from ..registry import SessionRecord
-from .locks import LONGEST_SELECT, Waiter, calling_back, from_a_handler, held_here
+from .crowd import GATHER_TIME, Crowd, Member
+from .locks import LONGEST_SELECT, Waiter, calling_back, from_a_handler, holder_test
 
 T = TypeVar("T")
 
@@ -65,6 +67,9 @@ DROPPED_GRACE = 0.1
 
 # What a TLS socket says for "would block", besides BlockingIOError.
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+# TLS records that are read in one turn, after which what has come is reported.
+MOST_RECORDS = 16
 
 # The modules that errors of the library's own come from.
 OURS = ("muxado.core.", "muxado.front_end", "muxado.sync.", "muxado.wire.")
@@ -103,6 +108,7 @@ class Driver(BaseDriver):
         lost: True once the socket is of no more use.
         gone: True once it is closed too.
         changing: True while a step changes the core. If the lock is free, the step was cut off.
+        crowd: the threads that the last read has woken, and that go on.
         sleepers: the waiters of all threads that wait for something, and the callbacks that do.
     """
 
@@ -113,11 +119,14 @@ class Driver(BaseDriver):
         self._secured = sock if isinstance(sock, ssl.SSLSocket) else None
         self.family: socket.AddressFamily = sock.family
         self._lock = threading.RLock()  # never taken twice; but it knows who holds it
+        self._held_here = holder_test(self._lock)
         self.lost: bool = False
         self.gone: bool = False
         self.changing: bool = False
         self._collapsed = False
         self.sleepers: set[Waiter | Callback] = set()
+        self.crowd: Crowd = Crowd()
+        self._turning = False  # the I/O thread is in its turn
         self._tell: Callable[[int], None] = _ignore
         self._show_waiting: Callable[[], object] | None = None
         self._unsent = memoryview(b"")
@@ -171,7 +180,7 @@ class Driver(BaseDriver):
 
     def busy(self) -> bool:
         """Return whether this thread is inside a call, or is one that must not wait."""
-        return held_here(self._lock) or threading.get_ident() in _io_threads
+        return self._held_here() or threading.get_ident() in _io_threads
 
     def ask(self, step: Callable[..., T], *args: object) -> T:
         """Take a step, and return what it gives. It settles itself what it changes.
@@ -222,14 +231,19 @@ class Driver(BaseDriver):
 
         Otherwise it raises as `ask`, and what `test` raises.
         """
-        waiter = Waiter()
+        waiter = self.new_waiter()
         try:
-            self.sleepers.add(waiter)
             while not self.ask(test, waiter):
                 if not waiter.wait(deadline):
                     raise TimeoutError("timed out")
         finally:
             self.sleepers.discard(waiter)
+
+    def new_waiter(self) -> Waiter:
+        """Return something that lets this thread wait; one of the `sleepers` from now on."""
+        waiter = Member(self.crowd)
+        self.sleepers.add(waiter)
+        return waiter
 
     def later(self, step: Callable[..., object], *args: object) -> None:
         """Let the I/O thread take a step of the core's; needs no lock."""
@@ -288,7 +302,13 @@ class Driver(BaseDriver):
         self._collapsed = True  # last: if this is cut off too, the next call repeats it
 
     def flush(self) -> None:
-        """Send, wake, and set timers after a change of the core's state."""
+        """Send, wake, and set timers after a change of the core's state.
+
+        While a crowd of threads goes on, the last of them does it for all, or the I/O thread.
+        """
+        if self.crowd.gathers() and not self.lost:
+            self.crowd.put_off = True
+            return
         core = self.core
         if not self.lost:
             if core.output_step() != NOTHING:
@@ -328,8 +348,14 @@ class Driver(BaseDriver):
         if self._show_waiting is not None:
             self._show_waiting()
 
-    def _wake(self, waiter: Waiter | Callback) -> None:
-        waiter.wake()
+    def wake(self, waiter: Waiter | Callback) -> None:
+        """Wake a thread, in its turn if the I/O thread has several to wake."""
+        if self._turning and isinstance(waiter, Member):
+            self.crowd.add(waiter)
+        else:
+            waiter.wake()
+
+    _wake = wake
 
     def _notify(self, events: int) -> None:
         self._tell(events)
@@ -425,14 +451,22 @@ class Driver(BaseDriver):
                         self._due = self.core.next_deadline()
                         if self._dropped:
                             self._due = min(self._due, self._dropped[0][0])
-                        more = self.core.paused or self._decrypted() or bool(self._callbacks)
+                        gathers = self.crowd.gathers()
+                        more = (
+                            gathers
+                            or self.core.paused
+                            or self._decrypted()
+                            or bool(self._callbacks)
+                        )
+                    if gathers:
+                        sleep(GATHER_TIME)
                     if wanted != mask:
                         if mask:
                             selector.unregister(self.sock)
                         if wanted:
                             selector.register(self.sock, wanted)
                         mask = wanted
-                    timeout = 0.0 if more else max(0.0, self._due - monotonic())
+                    timeout = 0.0 if more or self._callbacks else max(0.0, self._due - monotonic())
                     events = selector.select(
                         None if timeout == inf else min(timeout, LONGEST_SELECT)
                     )
@@ -506,17 +540,25 @@ class Driver(BaseDriver):
             self._read()
         if monotonic() >= core.next_deadline():
             core.handle_timer(monotonic())
+        self.crowd.look()
         if not self.lost:
             self._send()
+        self._turning = True
         self._report()
+        self._turning = False
+        self.crowd.wake_next()
 
     def _read(self) -> None:
         core = self.core
         try:
             count = self.sock.recv_into(core.receive_buffer())
-            while count and self._decrypted() and not core.paused:
-                core.bytes_received(count, monotonic())
-                count = self.sock.recv_into(core.receive_buffer())
+            if self._secured is not None:
+                # Each read decrypts one record, of 16 KiB at most.
+                for _ in range(MOST_RECORDS):
+                    if not count or core.paused:
+                        break
+                    core.bytes_received(count, monotonic())
+                    count = self.sock.recv_into(core.receive_buffer())
         except WOULD_BLOCK:
             return
         except OSError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from math import inf
 from time import monotonic
 from typing import Protocol
@@ -29,11 +30,11 @@ class Acquirable(Protocol):
         """Acquire it, within so many seconds."""
 
 
-def held_here(lock: threading.RLock) -> bool:
-    """Return whether this very thread holds the lock."""
+def holder_test(lock: threading.RLock) -> Callable[[], bool]:
+    """Return what tells whether the thread that calls it holds the lock."""
     # It is what threading.Condition asks too; there is no public name for it.
-    held: bool = lock._is_owned()  # type: ignore[attr-defined]  # typeshed leaves it out
-    return held
+    test: Callable[[], bool] = lock._is_owned  # type: ignore[attr-defined]  # not in typeshed
+    return test
 
 
 def deadline_of(timeout: float | None) -> float | None:

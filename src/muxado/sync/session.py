@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 import sys
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from ..core import ACCEPTABLE, ANSWERED, DRAINED, ENDING, GOAWAY, SessionStats
 from ..errors import CloseReason, ErrorCode, SessionError
-from ..front_end import BaseSession, ConnectionInfo, code_of, log_stream_failure
+from ..front_end import BaseSession, ConnectionInfo, code_of
 from .driver import Driver
 from .locks import Waiter, deadline_of
 from .stream import Stream
+from .stream_handlers import StreamHandlers, run_handler
 from .stream_listener import StreamListener
-from .workers import Running, Workers, submit_to
+from .workers import Running, submit_to
 
 if TYPE_CHECKING:
     from typing import Self
@@ -56,6 +58,7 @@ class Session(BaseSession[Stream]):
         self._on_draining = []
         self._on_stream = None
         self._serving = 0  # calls of `serve`
+        self._handlers: list[StreamHandlers] = []  # of them, but for those with an executor
         sock = driver.sock
         secured = sock if isinstance(sock, ssl.SSLSocket) else None
         self._info = ConnectionInfo(sock, secured, driver.lock)
@@ -95,9 +98,8 @@ class Session(BaseSession[Stream]):
         """Take a step again and again until it gives a stream, and wait in between."""
         self._check_taker()
         driver = self._driver
-        waiter = Waiter()
+        waiter = driver.new_waiter()
         try:
-            driver.sleepers.add(waiter)
             while (stream := driver.ask(self._take_or_enlist, take, waiter)) is None:
                 if not waiter.wait(deadline):
                     raise TimeoutError("timed out")
@@ -154,15 +156,47 @@ class Session(BaseSession[Stream]):
             RuntimeError: the executor takes no more, as after its `shutdown`.
         """
         self._check_taker()
+        self._serving += 1
+        try:
+            if executor is None:
+                running = self._serve(handler, limit)
+            else:
+                running = self._serve_in(executor, handler, limit)
+        finally:
+            self._serving -= 1
+        if not running.wait(self.config.close_timeout):
+            left = len(running)
+            logger.warning("%r has ended; %d handlers of its streams go on: left", self, left)
+        if not self._ended_in_order():
+            raise self._core.failure()
+
+    def _serve(self, handler: Callable[[Stream], object], limit: int | None) -> Running[Stream]:
+        """Run handlers until the session has ended; return those that run still."""
+        handlers = StreamHandlers(self._driver, self._take, handler, limit, self._wake_acceptors)
+        self._handlers.append(handlers)
+        try:
+            self._driver.do(handlers.begin)
+            with contextlib.suppress(SessionError):
+                self._accept(self._await_end, None)
+        finally:
+            self._handlers.remove(handlers)
+            handlers.end()
+        return handlers.running
+
+    def _await_end(self) -> None:
+        """Raise if the session takes no more streams, and none waits."""
+        if not self._core.acceptable:
+            self._core.accept()
+
+    def _serve_in(
+        self, executor: Executor, handler: Callable[[Stream], object], limit: int | None
+    ) -> Running[Stream]:
+        """Do the same in the threads of an executor."""
         running: Running[Stream] = Running()
-        workers = Workers("muxado stream")
 
         def handle(stream: Stream) -> None:
             try:
-                with stream:
-                    handler(stream)
-            except Exception as exc:
-                log_stream_failure(stream, exc)
+                run_handler(handler, stream)
             finally:
                 running.remove(stream)
 
@@ -170,33 +204,19 @@ class Session(BaseSession[Stream]):
             stream.reset(ErrorCode.STREAM_REFUSED)
             running.remove(stream)
 
-        self._serving += 1
-        try:
+        with contextlib.suppress(SessionError):
             while True:
                 if limit is not None:
                     running.wait(below=limit)
                 stream = self.accept()
                 running.add(stream)
                 try:
-                    if executor is None:
-                        workers.submit(partial(handle, stream))
-                    else:
-                        submit_to(executor, partial(handle, stream), partial(refuse, stream))
-                except RuntimeError as exc:
+                    submit_to(executor, partial(handle, stream), partial(refuse, stream))
+                except RuntimeError:
                     refuse(stream)
-                    if executor is not None:
-                        raise  # it was shut down
-                    logger.warning("no thread for stream %d of %r: %s", stream.id, self, exc)
+                    raise  # it was shut down
                 del stream
-        except SessionError:
-            if not running.wait(self.config.close_timeout):
-                left = len(running.members())
-                logger.warning("%r has ended; %d handlers of its streams go on: left", self, left)
-            if not self._ended_in_order():
-                raise
-        finally:
-            self._serving -= 1
-            workers.close()
+        return running
 
     def listener(self) -> StreamListener:
         """Return the session as a listening socket, for `socketserver` and its like.
@@ -335,6 +355,8 @@ class Session(BaseSession[Stream]):
         if events & ACCEPTABLE:
             if self._on_stream is not None:
                 self._call_soon(self._deliver)
+            for handlers in self._handlers:
+                handlers.begin()
             self._call_acceptors()
         over = not events or events & ENDING
         if over or events & (ANSWERED | DRAINED):

@@ -176,8 +176,7 @@ class Stream(SocketCalls):
         if other is not None and other is not waiter and other in driver.sleepers:
             raise StreamBusy(f"another thread is reading from stream {self.id} already")
         if waiter is None:
-            waiter = Waiter()
-            driver.sleepers.add(waiter)
+            waiter = driver.new_waiter()
         # It is there before the flush, which may find that the connection is lost.
         core.read_waiter = waiter
         core.announce()
@@ -310,9 +309,8 @@ class Stream(SocketCalls):
         """Write after the calls that wait for room already."""
         driver = self._driver
         deadline = deadline_of(self._timeout)
-        turn = Waiter()
+        turn = driver.new_waiter()
         try:
-            driver.sleepers.add(turn)
             while not driver.ask(self._write_in_turn, turn, chunk):
                 if not turn.wait(deadline):
                     raise self._timed_out()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import queue
+import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
+from time import monotonic
 from typing import Generic, TypeVar
 
+from .crowd import Member
+from .driver import Driver
 from .locks import Waiter, deadline_of
 
 T = TypeVar("T")
@@ -15,19 +20,34 @@ T = TypeVar("T")
 IDLE_TIME = 10.0  # seconds, after which a thread without a job ends
 
 
+class Worker(Member):
+    """A thread that waits for a job.
+
+    Attributes:
+        job: what it is to do when it is woken; None: nothing, or to end.
+    """
+
+    __slots__ = ("job",)
+
+    job: Callable[[], object] | None
+
+
 class Workers:
     """Daemon threads, as many as there is work for at once, until `close`.
 
     Unlike those of `concurrent.futures` they never keep the interpreter alive, and those of a
     burst end when it is over.
+
+    Args:
+        name: what the threads are called.
+        driver: wakes them.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, driver: Driver) -> None:
         self._name = name
-        self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        # One item for each thread that no job is meant for. The standard library's semaphore would
-        # stay locked if a signal's handler raised inside of it.
-        self._idle: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._driver = driver
+        self._idle: deque[Worker] = deque()
+        self._closed = False
 
     def submit(self, job: Callable[[], object]) -> None:
         """Run a job, which raises no `Exception`, in a thread that has nothing else to do.
@@ -35,36 +55,35 @@ class Workers:
         Raises:
             RuntimeError: no thread can be started.
         """
-        if not self._take_idle():
-            threading.Thread(target=self._work, name=self._name, daemon=True).start()
-        self._jobs.put(job)
+        try:
+            worker = self._idle.pop()  # the one whose memory is the warmest
+        except IndexError:
+            work = partial(self._work, job)
+            threading.Thread(target=work, name=self._name, daemon=True).start()
+            return
+        worker.job = job
+        self._driver.wake(worker)
 
     def close(self) -> None:
         """Let the threads end when they are done."""
-        self._jobs.put(None)
+        self._closed = True
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().wake()
 
-    def _work(self) -> None:
-        while True:
-            try:
-                job = self._jobs.get(timeout=IDLE_TIME)
-            except queue.Empty:
-                if self._take_idle():
-                    return
-                continue  # a job for this thread is on its way
-            if job is None:
-                self._jobs.put(None)  # for the others
-                return
+    def _work(self, job: Callable[[], object] | None) -> None:
+        worker = Worker(self._driver.crowd)
+        while job is not None:
             job()
-            del job  # it holds a stream
-            self._idle.put(None)
-
-    def _take_idle(self) -> bool:
-        """Return whether there was a thread without a job, and count it out."""
-        try:
-            self._idle.get_nowait()
-        except queue.Empty:
-            return False
-        return True
+            job = worker.job = None  # it holds a stream
+            self._idle.append(worker)
+            if self._closed:
+                self.close()
+            while not worker.wait(monotonic() + IDLE_TIME):
+                with contextlib.suppress(ValueError):  # it has a job that is on its way
+                    self._idle.remove(worker)
+                    return
+            job = worker.job
 
 
 def submit_to(executor: Executor, job: Callable[[], object], dropped: Callable[[], object]) -> None:
@@ -104,6 +123,9 @@ class Running(Generic[T]):
         for waiter in list(self._waiters):
             waiter.wake()
         return True
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     def members(self) -> list[T]:
         """Return those that run now."""
