@@ -50,8 +50,8 @@ nitpick_ignore_regex = [
     ),
     (
         "py:.*",
-        r"(_?trio|aiohttp|anyio|grpclib|httpcore|httpx|hypercorn|prometheus_client|requests|urllib3"
-        r"|uvicorn)\..*",
+        r"(_?trio|aiohttp|anyio|grpclib|httpcore|httpx|hypercorn|nats|prometheus_client|redis|requests"
+        r"|urllib3|uvicorn)\..*",
     ),
     ("py:class", r"muxado\..*\.(P|T|SessionT|StreamT|WireFormat)"),
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,8 @@ from tests.patience import patience
 import muxado
 from muxado.carriers.asgi import mount
 from muxado.carriers.websockets import connect
+
+from .helpers import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -80,13 +81,6 @@ Proxy = Callable[[Path, int, int], list[str]]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 async def echo(stream: muxado.Stream) -> None:

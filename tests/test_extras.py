@@ -21,7 +21,11 @@ LIBRARIES = sorted(
 )
 # What is imported, where it is called otherwise than the extra.
 PACKAGES = {"prometheus": "prometheus_client"}
-MODULES = {name: f"muxado.adapters.{name}" for name in LIBRARIES} | {"trio": "muxado.trio"}
+MODULES = {name: f"muxado.adapters.{name}" for name in LIBRARIES} | {
+    "trio": "muxado.trio",
+    "redis": "muxado.cluster.redis",
+    "nats": "muxado.cluster.nats",
+}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -41,10 +41,10 @@ class Held:
         epoch: the epoch of its claim; None until it could be made.
         before: who had the name until then.
         settled: its claim was made or waits, and `Claims.hold` has returned.
-        taken: another identity has the name.
+        failure: why it does not hold from the start.
     """
 
-    __slots__ = ("before", "epoch", "identity", "name", "on_lost", "settled", "taken")
+    __slots__ = ("before", "epoch", "failure", "identity", "name", "on_lost", "settled")
 
     def __init__(self, name: str, identity: str, on_lost: Callable[[Route | None], object]) -> None:
         self.name: str = name
@@ -53,7 +53,7 @@ class Held:
         self.epoch: int | None = None
         self.before: Route | None = None
         self.settled: bool = False
-        self.taken: NameTaken | None = None
+        self.failure: NameTaken | Superseded | None = None
 
 
 class Claims:
@@ -83,6 +83,11 @@ class Claims:
         """How many claims are held."""
         return len(self._held) - len(self._waiting)
 
+    def epoch(self, name: str) -> int | None:
+        """Return with which epoch a name is claimed here, None if it is not."""
+        held = self._held.get(name)
+        return None if held is None else held.epoch
+
     async def start(self) -> None:
         """Begin to keep claims."""
         await self._directory.start(self._place, lost=self.superseded, returned=self._returned.set)
@@ -111,6 +116,7 @@ class Claims:
 
         Raises:
             NameTaken: another identity holds the name.
+            Superseded: a newer session has claimed it meanwhile.
 
         Cancelled, it gives the name up.
         """
@@ -126,10 +132,10 @@ class Claims:
         except BaseException:
             self.drop(held)
             raise
-        if held.taken is not None:
+        if held.failure is not None:
             if former is not None:  # the next renewal tells whether it is still held
                 self._held.setdefault(name, former)
-            raise held.taken
+            raise held.failure
         held.settled = True
         return held
 
@@ -178,13 +184,10 @@ class Claims:
             if self._held.get(held.name) is held:
                 self._waiting[held.name] = held
                 self._changed.set()
-        except Superseded as exc:
+        except (Superseded, NameTaken) as exc:
             if self._held.get(held.name) is held:
-                self._lose(held, exc.route)
-        except NameTaken as exc:
-            if self._held.get(held.name) is held:
-                held.taken = exc
-                self._lose(held, None)
+                held.failure = exc
+                self._lose(held, exc.route if isinstance(exc, Superseded) else None)
         else:
             self._waiting.pop(held.name, None)
             held.epoch, held.before = claim

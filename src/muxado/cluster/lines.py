@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from enum import IntEnum
 from math import isfinite
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from .errors import HeaderError
 
@@ -38,16 +38,19 @@ MESSAGE_LIMIT: Final = 16 * 1024
 
 
 class Verdict(IntEnum):
-    """The byte with which a server answers a header that another server has sent."""
+    """The byte with which a server answers a header that another server has sent.
+
+    Attributes:
+        HERE: the session is here, and has the stream now: nothing is to be tried again.
+        NOT_HERE: the session is not here: the route that led here is wrong.
+        UNKNOWN: the session is here, and has no such service.
+        REFUSED: the session is here, and the caller may not have this stream.
+    """
 
     HERE = ord("h")
-    """The session is here and has the stream now, so nothing may be tried again."""
     NOT_HERE = ord("n")
-    """The session is not here, so the route that led here is wrong."""
     UNKNOWN = ord("u")
-    """The session is here, and has no such service."""
     REFUSED = ord("r")
-    """The session is here, and the caller may not have this stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,8 @@ class Header:
         return cls(service, name, hop, remaining, origin, identity)
 
 
-class Message(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Message:
     """One message of a control stream.
 
     Attributes:
