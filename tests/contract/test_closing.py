@@ -88,7 +88,7 @@ def test_abort_does_not_wait_for_a_peer_that_reads_nothing(
 ) -> None:
     client, server = contexts
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        aborted = threading.Event()
+        granted, aborted = threading.Event(), threading.Event()
 
         def peer() -> None:
             sock, _ = listener.accept()
@@ -98,12 +98,15 @@ def test_abort_does_not_wait_for_a_peer_that_reads_nothing(
             with sock:
                 assert sock.recv(8)  # the first stream
                 sock.sendall(MUXADO_V2.encoder.credit(3, 1 << 28))
+                granted.set()
                 assert aborted.wait(2 * PATIENCE)
 
         port = listener.getsockname()[1]
         config = Config(close_timeout=100 * PATIENCE)
         with background(peer) as running, front_ends[name].connect(port, client, config) as side:
-            side.open(eager=True).write(bytes(32 * MIB))  # more than the kernel takes
+            stream = side.open(eager=True)
+            assert granted.wait(PATIENCE)
+            stream.write(bytes(32 * MIB))  # more than the kernel takes
             side.abort(7)
             side.wait_closed()
             aborted.set()
