@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.patience import scale_timeout
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its limit
 def pytest_configure(config: pytest.Config) -> None:
     scale_timeout(config)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # So it is in a background job of a shell, where the tests of Ctrl-C would wait for ever.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: takes minutes; runs only if asked for by -m slow")
 
 

@@ -22,7 +22,7 @@ import muxado.admin
 import muxado.sync
 import muxado.testing
 from muxado.admin import address_text, answer, peer_user
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.forking import living_child, needs_fork
 from tests.patience import patience
 

@@ -17,7 +17,7 @@ import muxado
 import muxado.sync
 import muxado.trio
 from muxado.admission import Admission
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.patience import patience
 
 PATIENCE = patience(10)

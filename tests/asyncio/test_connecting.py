@@ -15,8 +15,8 @@ import pytest
 import muxado
 from muxado import Config
 
-from .certificates import Tls
-from .helpers import cancel, running
+from ..certificates import Tls
+from ..helpers import cancel, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_tasks_left")]
 

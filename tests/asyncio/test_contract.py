@@ -12,9 +12,9 @@ import pytest
 import muxado
 from muxado import ErrorCode, Session, Stream
 
-from .conftest import NewPair
-from .helpers import cancel, echo, exchange, opened, running
-from .transports import Ends
+from ..fixtures import NewPair
+from ..helpers import cancel, echo, exchange, opened, running
+from ..transports import Ends
 
 pytestmark = pytest.mark.anyio
 

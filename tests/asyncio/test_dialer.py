@@ -22,8 +22,8 @@ from tests.forking import living_child, needs_fork
 from tests.killable import Killable, killable
 from tests.patience import patience
 
-from .certificates import Tls
-from .helpers import cancel, echo, exchange, running
+from ..certificates import Tls
+from ..helpers import cancel, echo, exchange, running
 
 pytestmark = pytest.mark.anyio
 

@@ -20,10 +20,10 @@ import pytest
 import muxado
 from muxado import Config, Session, Stream
 
-from .certificates import Tls
-from .conftest import PATIENCE, NewPair
-from .helpers import echo, exchange, opened, running
-from .transports import Connect, Ends, piped_pairs
+from ..certificates import Tls
+from ..fixtures import PATIENCE, NewPair
+from ..helpers import echo, exchange, opened, running
+from ..transports import Connect, Ends, piped_pairs
 
 pytestmark = pytest.mark.anyio
 
@@ -219,7 +219,7 @@ PROGRAM = """
 import asyncio, gc, logging, os, sys
 import muxado
 from muxado.testing import asyncio_pair
-from tests.asyncio.transports import piped_pairs
+from tests.transports import piped_pairs
 
 logging.basicConfig()
 logging.getLogger("asyncio").disabled = True  # "Task was destroyed but it is pending!"

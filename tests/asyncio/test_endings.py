@@ -19,10 +19,10 @@ import muxado
 from muxado import ErrorCode
 from tests.patience import patience
 
-from .conftest import NewPair
-from .helpers import exchange, opened, running
-from .raw import DATA, FIN, PING, SYN, WNDINC, Frame, go_away, packed, raw_peer, reset
-from .transports import Ends
+from ..fixtures import NewPair
+from ..helpers import exchange, opened, running
+from ..raw import DATA, FIN, PING, SYN, WNDINC, Frame, go_away, packed, raw_peer, reset
+from ..transports import Ends
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_tasks_left")]
 

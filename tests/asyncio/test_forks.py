@@ -14,10 +14,10 @@ import muxado
 from muxado import Config, Stream
 from tests.forking import living_child, needs_fork
 
-from .certificates import Tls
-from .conftest import NewPair
-from .helpers import echo, exchange, opened, running
-from .transports import Ends, connected_pairs
+from ..certificates import Tls
+from ..fixtures import NewPair
+from ..helpers import echo, exchange, opened, running
+from ..transports import Ends, connected_pairs
 
 pytestmark = [pytest.mark.anyio, needs_fork]
 

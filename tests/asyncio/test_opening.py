@@ -19,9 +19,9 @@ import muxado
 from muxado import Listener, Server, Session
 from muxado.endpoint import MOST_PENDING
 
-from .certificates import ALPN, Tls
-from .helpers import cancel, echo, exchange, running
-from .transports import connected_pairs, piped_pairs
+from ..certificates import ALPN, Tls
+from ..helpers import cancel, echo, exchange, running
+from ..transports import connected_pairs, piped_pairs
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_tasks_left")]
 

@@ -10,9 +10,9 @@ import pytest
 
 import muxado
 
-from .conftest import NewPair
-from .helpers import cancel, opened, running
-from .transports import Connect, Ends, over_tcp
+from ..fixtures import NewPair
+from ..helpers import cancel, opened, running
+from ..transports import Connect, Ends, over_tcp
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ import muxado
 from muxado import ErrorCode, RelayResult, Session, Stream
 from muxado.testing import asyncio_pair
 
-from .certificates import Tls
+from ..certificates import Tls
 from .relayed import User
 
 pytestmark = pytest.mark.anyio

@@ -15,9 +15,9 @@ import muxado
 from muxado import Config, ErrorCode, Session, Stream, StreamReset
 from muxado.testing import asyncio_pair
 
-from .certificates import Tls
-from .helpers import running
-from .transports import Ends
+from ..certificates import Tls
+from ..helpers import running
+from ..transports import Ends
 
 pytestmark = pytest.mark.anyio
 

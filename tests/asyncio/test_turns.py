@@ -16,7 +16,7 @@ from muxado import Config, ErrorCode, Session, Stream
 from tests.patience import patience
 
 from ..core.peer import data, goaway
-from .conftest import NewPair
+from ..fixtures import NewPair
 
 pytestmark = pytest.mark.anyio
 

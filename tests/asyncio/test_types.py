@@ -9,10 +9,10 @@ import pytest
 import muxado
 from muxado import ErrorCode
 
-from .conftest import NewPair
-from .helpers import exchange, opened, running
-from .raw import DATA, FIN, SYN, Frame, packed, raw_peer, reset
-from .transports import TRANSPORTS, Connect, Ends
+from ..fixtures import NewPair
+from ..helpers import exchange, opened, running
+from ..raw import DATA, FIN, SYN, Frame, packed, raw_peer, reset
+from ..transports import TRANSPORTS, Connect, Ends
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_tasks_left")]
 

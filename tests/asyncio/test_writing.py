@@ -12,10 +12,10 @@ import pytest
 import muxado
 from muxado import ErrorCode
 
-from .conftest import NewPair
-from .helpers import cancel, opened, running
-from .raw import DATA, SYN, Frame, raw_peer
-from .transports import Connect, Ends, over_tcp
+from ..fixtures import NewPair
+from ..helpers import cancel, opened, running
+from ..raw import DATA, SYN, Frame, raw_peer
+from ..transports import Connect, Ends, over_tcp
 
 pytestmark = pytest.mark.anyio
 

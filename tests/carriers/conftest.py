@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.asyncio.conftest import (
+from tests.fixtures import (
     anyio_backend,
     new_pair,
     no_tasks_left,
     pytest_itemcollected,
     session_pair,
 )
-from tests.asyncio.transports import Connect
+from tests.transports import Connect
 
 from .roads import ROADS
 

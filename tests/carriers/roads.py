@@ -17,8 +17,8 @@ import muxado.carriers.aiohttp
 import muxado.carriers.asgi
 import muxado.carriers.websockets
 from muxado import Config, Session
-from tests.asyncio.certificates import Tls
-from tests.asyncio.transports import Connect, Ends
+from tests.certificates import Tls
+from tests.transports import Connect, Ends
 
 connect = muxado.carriers.websockets.connect
 

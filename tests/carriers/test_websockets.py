@@ -19,7 +19,7 @@ import muxado
 from muxado import Config, Session
 from muxado.carriers.errors import HandshakeRefused, WebSocketLost
 from muxado.carriers.websockets import connect, serve
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 from .roads import SERVERS, Arrivals, websockets_server
 

@@ -18,7 +18,7 @@ pytest.importorskip("click")
 
 import muxado.sync
 from muxado.cli.ping import Target, parse_address, run
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.patience import patience
 
 TIMEOUT = patience(5)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.asyncio.conftest import anyio_backend, no_tasks_left
 from tests.bounded import bound
+from tests.fixtures import anyio_backend, no_tasks_left
 from tests.patience import patience
 
 __all__ = ["anyio_backend", "no_tasks_left", "pytest_itemcollected"]

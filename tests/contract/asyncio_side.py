@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import muxado
 from muxado import CloseReason, Config, ErrorCode, SessionStats
-from tests.asyncio.helpers import echo
+from tests.helpers import echo
 
 from .sides import PATIENCE, FrontEnd, ListenerSide, Side, StreamSide
 

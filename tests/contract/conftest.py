@@ -12,7 +12,7 @@ import pytest
 
 import muxado
 from muxado import Config
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 from .asyncio_side import AsyncioFrontEnd
 from .sides import PATIENCE, FrontEnd, ListenerSide, Side, StreamSide

@@ -13,7 +13,7 @@ import pytest
 import muxado
 from muxado import Config
 from muxado.wire import MUXADO_V2
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 from .background import background
 from .conftest import FRONT_ENDS, Place

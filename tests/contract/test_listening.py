@@ -15,8 +15,8 @@ import pytest
 
 from muxado import Config, ErrorCode
 from muxado.endpoint import MOST_PENDING
-from tests.asyncio.certificates import Tls
-from tests.asyncio.raw import PING, reset
+from tests.certificates import Tls
+from tests.raw import PING, reset
 
 from .conftest import FRONT_ENDS, SCHEMES, Place, still_works
 from .sides import PATIENCE, FrontEnd

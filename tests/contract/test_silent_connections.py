@@ -16,7 +16,7 @@ import pytest
 
 from muxado import Config
 from muxado.endpoint import MOST_PENDING
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 from .conftest import FRONT_ENDS
 from .sides import PATIENCE, FrontEnd

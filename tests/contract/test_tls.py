@@ -9,7 +9,7 @@ import pytest
 
 import muxado
 from muxado import Config
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 from .background import background
 from .conftest import FRONT_ENDS, Place, still_works

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ..asyncio.certificates import Tls
+from ..certificates import Tls
 
 
 @pytest.fixture(params=["plain", "tls"])

@@ -17,7 +17,7 @@ import muxado
 from muxado import Config, ErrorCode, Server, Session, SessionError, Stream
 from tests.patience import patience
 
-from ..asyncio.certificates import Tls
+from ..certificates import Tls
 from ..reliability.soak_peer import resident
 
 # Seconds in which something must have happened.

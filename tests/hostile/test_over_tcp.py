@@ -13,9 +13,9 @@ import muxado
 from muxado import ErrorCode
 from muxado.wire.codec import GO_AWAY
 
-from ..asyncio.certificates import Tls
-from ..asyncio.conftest import anyio_backend
+from ..certificates import Tls
 from ..core.peer import PING, data, header, rst, wndinc
+from ..fixtures import anyio_backend
 from ..frames import read_frames
 from ..golden import vectors
 from .scene import CONFIG, MIB, PATIENCE, TASK, Hostile, Scene, connected, hostile, serving

@@ -16,11 +16,11 @@ from muxado.wire.codec import CREDIT, DATA
 from tests.inside import FLOOR
 from tests.patience import patience
 
-from ..asyncio.certificates import Tls
-from ..asyncio.conftest import anyio_backend
-from ..asyncio.helpers import running
+from ..certificates import Tls
 from ..core.peer import WINDOW, data, wndinc
+from ..fixtures import anyio_backend
 from ..frames import FrameReader
+from ..helpers import running
 from .scene import MIB, TASK, Hostile, Scene, hostile, serving
 
 __all__ = ["anyio_backend"]  # pytest looks for it here

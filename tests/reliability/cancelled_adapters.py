@@ -7,7 +7,7 @@ import asyncio
 import muxado
 from muxado.adapters.anyio import ByteStream, StreamListener
 
-from ..asyncio.helpers import exchange, opened, running
+from ..helpers import exchange, opened, running
 from .cancelled_streams import leaving, reading, stuffed, writing
 from .cancelling import Cut, Scenarios, Stage
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from muxado import Dialer, Stream
 
-from ..asyncio.helpers import echo, exchange
+from ..helpers import echo, exchange
 from .cancelled_places import CONFIG, served
 from .cancelling import Cut, Scenario, Scenarios, Stage
 

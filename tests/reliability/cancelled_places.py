@@ -12,7 +12,7 @@ import muxado
 from muxado import Config, Listener, Server, Session
 from muxado.asyncio.awaitable import AwaitableContext
 
-from ..asyncio.helpers import echo, exchange, running
+from ..helpers import echo, exchange, running
 from .cancelling import Cut, Scenario, Scenarios, Stage
 
 PLACES = Scenarios()

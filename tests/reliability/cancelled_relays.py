@@ -7,7 +7,7 @@ import socket
 
 import muxado
 
-from ..asyncio.helpers import opened
+from ..helpers import opened
 from .cancelling import Cut, Scenarios, Stage
 
 RELAYS = Scenarios()

@@ -10,7 +10,7 @@ import muxado
 from muxado import Session, Stream
 from muxado.asyncio.protocol_streams import StreamServer
 
-from ..asyncio.helpers import echo, exchange, opened, running
+from ..helpers import echo, exchange, opened, running
 from .cancelling import Cut, Scenario, Scenarios, Stage
 
 SESSIONS = Scenarios()

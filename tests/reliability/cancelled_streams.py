@@ -10,8 +10,8 @@ from typing import Any
 import muxado
 from muxado import Stream
 
-from ..asyncio.helpers import opened, running
-from ..asyncio.transports import Ends
+from ..helpers import opened, running
+from ..transports import Ends
 from .cancelling import Cut, Scenario, Scenarios, Stage
 
 STREAMS = Scenarios()

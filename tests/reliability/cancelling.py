@@ -9,10 +9,10 @@ from contextlib import AbstractAsyncContextManager
 from types import ModuleType
 from typing import Any, TypeVar, get_origin, get_type_hints
 
-from ..asyncio.certificates import Tls
-from ..asyncio.conftest import NewPair
-from ..asyncio.helpers import opened
-from ..asyncio.transports import Ends
+from ..certificates import Tls
+from ..fixtures import NewPair
+from ..helpers import opened
+from ..transports import Ends
 from .bystander import Bystander
 
 T = TypeVar("T")

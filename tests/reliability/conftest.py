@@ -15,8 +15,8 @@ from muxado import Config, Session
 from tests.bounded import bound
 from tests.patience import patience
 
-from ..asyncio.certificates import Tls
-from ..asyncio.conftest import anyio_backend, no_tasks_left
+from ..certificates import Tls
+from ..fixtures import anyio_backend, no_tasks_left
 from .relay import Relay
 
 __all__ = ["anyio_backend", "no_tasks_left"]  # pytest looks for them here

@@ -15,7 +15,7 @@ from typing import Any, Self
 import muxado
 from muxado import Config, Session
 
-from ..asyncio.helpers import echo
+from ..helpers import echo
 
 
 class Peer:

@@ -7,9 +7,9 @@ import pytest
 import muxado
 import muxado.adapters.anyio
 
-from ..asyncio.certificates import Tls
-from ..asyncio.conftest import NewPair, new_pair
-from ..asyncio.transports import Connect, over_tcp, over_tls
+from ..certificates import Tls
+from ..fixtures import NewPair, new_pair
+from ..transports import Connect, over_tcp, over_tls
 from .cancelled_adapters import ADAPTERS
 from .cancelled_dialers import DIALERS
 from .cancelled_places import PLACES

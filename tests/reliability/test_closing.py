@@ -17,8 +17,8 @@ import muxado
 from muxado import Session, Stream
 from tests.patience import patience
 
-from ..asyncio.certificates import Tls
-from ..asyncio.helpers import cancel, echo, exchange, opened, running
+from ..certificates import Tls
+from ..helpers import cancel, echo, exchange, opened, running
 from .conftest import Line, NewLine
 
 pytestmark = pytest.mark.anyio

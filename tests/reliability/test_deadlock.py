@@ -17,10 +17,10 @@ from muxado.wire import MUXADO_V2
 from muxado.wire.codec import DATA
 from tests.patience import patience
 
-from ..asyncio.conftest import NewPair, new_pair, session_pair
-from ..asyncio.helpers import echo, opened, running
-from ..asyncio.transports import Connect, Ends, over_tcp, over_tls
+from ..fixtures import NewPair, new_pair, session_pair
 from ..frames import FrameReader
+from ..helpers import echo, opened, running
+from ..transports import Connect, Ends, over_tcp, over_tls
 from .narrow import NarrowPipe
 
 __all__ = ["new_pair", "session_pair"]

@@ -14,7 +14,7 @@ import muxado
 from muxado import Config, ErrorCode, Session, Stream
 from tests.patience import patience
 
-from ..asyncio.helpers import exchange, opened, running
+from ..helpers import exchange, opened, running
 from .conftest import Line, NewLine
 from .peer import Peer
 from .relay import Relay

@@ -15,7 +15,7 @@ import muxado
 from muxado import Session
 from tests.patience import patience
 
-from ..asyncio.helpers import echo, exchange
+from ..helpers import echo, exchange
 
 LOOPS = [
     "asyncio",

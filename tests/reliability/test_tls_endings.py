@@ -18,9 +18,9 @@ from muxado import Config, ErrorCode, Session
 from muxado.wire.codec import DATA
 from tests.patience import patience
 
-from ..asyncio.certificates import Tls
-from ..asyncio.raw import reset
+from ..certificates import Tls
 from ..frames import FrameReader
+from ..raw import reset
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_complaints")]
 

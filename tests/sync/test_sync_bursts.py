@@ -10,7 +10,7 @@ import pytest
 from muxado import Config, sync
 from muxado.core import CoreSession
 from muxado.sync import Session
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 from .helpers import PATIENCE, background
 

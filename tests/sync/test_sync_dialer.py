@@ -21,7 +21,7 @@ from muxado import Backoff, Config, DialerState, ErrorCode, sync
 from muxado.redial import MOST_DRAINING
 from muxado.sync import Dialer, Session, Stream
 from tests import inside
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.forking import living_child, needs_fork
 from tests.killable import killable
 

@@ -23,7 +23,7 @@ import muxado
 from muxado import Config, ErrorCode, sync
 from muxado.endpoint import NOTSENT_LOWAT
 from muxado.sync import Session
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 from .helpers import PATIENCE, background, echo, receive_all
 

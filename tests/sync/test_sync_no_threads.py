@@ -13,7 +13,7 @@ import pytest
 
 from muxado import ErrorCode, sync
 from muxado.sync import acceptor
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 from .conftest import Ends
 from .helpers import PATIENCE

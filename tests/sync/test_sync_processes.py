@@ -19,7 +19,7 @@ import pytest
 import muxado
 from muxado import Config, sync
 from muxado.sync import Stream, StreamListener
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.forking import living_child
 
 from .conftest import Ends

@@ -15,7 +15,7 @@ import muxado
 from muxado import sync
 from muxado.sync import Session, Stream
 from muxado.testing import sync_pair
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.core.peer import data
 
 from .conftest import Ends

@@ -13,7 +13,7 @@ import trio.testing
 import muxado
 import muxado.trio
 from muxado.trio import Session, Stream
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 # What calls raise when their session ends under them.
 ENDED = (

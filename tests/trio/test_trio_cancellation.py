@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import muxado.trio
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.reliability.cancelling import public_coroutines
 
 from .cancelled_dialers import DIALERS

@@ -18,7 +18,7 @@ import muxado
 from muxado import Backoff, Config, DialerState, ErrorCode
 from muxado.trio import Dialer, Server, Session, Stream, connect, serve, serve_streams
 from tests import inside
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.forking import living_child, needs_fork
 from tests.killable import killable
 

@@ -22,7 +22,7 @@ import muxado.core
 import muxado.trio
 from muxado.build import COMPILED
 from muxado.trio import Server, Session, Stream
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 from .cancelling import Turns
 from .conftest import PATIENCE

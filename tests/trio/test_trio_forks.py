@@ -14,7 +14,7 @@ import muxado
 import muxado.trio
 from muxado import Config
 from muxado.trio import Session
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.forking import living_child, needs_fork
 
 pytestmark = needs_fork

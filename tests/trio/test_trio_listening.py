@@ -19,7 +19,7 @@ import trio
 import muxado
 from muxado import Config, ErrorCode
 from muxado.trio import Server, Session, connect, listen, serve
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 
 from .test_trio_sessions import echo, exchange, tasks
 

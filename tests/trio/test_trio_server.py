@@ -11,7 +11,7 @@ import trio.testing
 
 from muxado import Config, SessionClosed
 from muxado.trio import Server, Session, Stream, connect, serve
-from tests.asyncio.certificates import Tls
+from tests.certificates import Tls
 from tests.patience import patience
 
 from .test_trio_sessions import echo, exchange, tasks
