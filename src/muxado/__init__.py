@@ -41,6 +41,7 @@ from .errors import (
     StreamsExhausted,
     UsageError,
 )
+from .proxies import ProxyRefused
 from .redial import Backoff, DialerState
 from .registry import sessions
 from .relaying import RelayResult
@@ -62,6 +63,7 @@ __all__ = [
     "PeerGone",
     "PeerTimeout",
     "ProtocolError",
+    "ProxyRefused",
     "Relay",
     "RelayResult",
     "Server",

@@ -362,6 +362,7 @@ def check_targets(
     timeout: float | None,
     config: Config | None,
     name: str,
+    proxy: str | None,
 ) -> list[Target]:
     """Check what a dialer hands to `connect`, and return each place with it.
 
@@ -372,7 +373,7 @@ def check_targets(
     check_name(name)
     return [
         dial_target(
-            each.host, each.port, each.path, None, context, server_hostname, timeout, config
+            each.host, each.port, each.path, None, context, server_hostname, timeout, config, proxy
         )
         for each in places
     ]

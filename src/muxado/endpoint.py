@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from .config import Config
 from .errors import ProtocolError, UsageError
+from .proxies import Proxy, choose_proxy
 
 ALPN = "muxado/2"
 
@@ -49,6 +50,7 @@ class Target:
         context: for TLS, None without.
         name: the name that the server's certificate must have; "" if it need not.
         timeout: seconds for connecting with the handshake, None for no limit.
+        proxy: the proxy to go through, or None.
     """
 
     host: str
@@ -58,11 +60,21 @@ class Target:
     context: SSLContext | None
     name: str
     timeout: float | None
+    proxy: Proxy | None
 
     def __str__(self) -> str:
         if self.path is not None:
             return repr(self.path)
-        return "the socket" if self.sock is not None else f"{self.host}:{self.port}"
+        if self.sock is not None:
+            return "the socket"
+        through = f" through {self.proxy}" if self.proxy is not None else ""
+        return f"{self.host}:{self.port}{through}"
+
+    @property
+    def first_hop(self) -> tuple[str, int]:
+        """The host and port to connect to: the proxy's, if there is one."""
+        place = self.proxy or self
+        return place.host, place.port
 
     def timed_out(self) -> TimeoutError:
         """Return the error for a timeout."""
@@ -99,6 +111,7 @@ def dial_target(
     server_hostname: str | None,
     timeout: float | None,
     config: Config | None,
+    proxy: str | None,
     *,
     kind: type[Any] = socket.socket,
     secured: bool = False,
@@ -114,6 +127,7 @@ def dial_target(
         server_hostname: see there.
         timeout: see there.
         config: see there.
+        proxy: see there.
         kind: the type of the front end's sockets.
         secured: whether `sock` may be an `ssl.SSLSocket`.
 
@@ -128,6 +142,8 @@ def dial_target(
             raise UsageError("host= is empty: pass 'localhost' for this machine")
         _check_host(host)
         _check_port(port, 1)
+    elif proxy is not None:
+        raise UsageError("proxy= is for host and port")
     _check_sock(sock, kind, secured and not ssl)
     context = client_context(ssl)
     if server_hostname is not None:
@@ -146,6 +162,7 @@ def dial_target(
         context,
         name if context is not None else "",
         check_timeout(timeout),
+        choose_proxy(proxy, host or "", port or 0),
     )
 
 

@@ -33,12 +33,13 @@ SessionT = TypeVar("SessionT", bound=Any)
 Final = Iterable[type[BaseException] | int]
 
 # What no further try would change: a mistake of the program's, a certificate that does not hold,
-# and a peer that knows this side and does not want it.
+# and a peer, or a proxy, that knows this side and does not want it.
 FINAL: tuple[type[BaseException] | int, ...] = (
     UsageError,
     ssl_module.SSLCertVerificationError,
     401,
     403,
+    407,
 )
 
 # Seconds: a peer can't put a dialer off for longer.

@@ -25,6 +25,7 @@ DESIGNED = {
     "PeerGone",
     "PeerTimeout",
     "ProtocolError",
+    "ProxyRefused",
     "Relay",
     "RelayResult",
     "Server",

@@ -1,10 +1,12 @@
-"""Two sessions, connected over each WebSocket that carries them; the servers are real ones."""
+"""Two sessions, connected over each road; servers and proxies are real ones."""
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ import muxado.carriers.asgi
 import muxado.carriers.websockets
 from muxado import Config, Session
 from tests.certificates import Tls
+from tests.servers import microsocks, tinyproxy
 from tests.transports import Connect, Ends
 
 connect = muxado.carriers.websockets.connect
@@ -153,6 +156,20 @@ async def over_wss(config: Config, tls: Tls, path: str) -> AsyncIterator[Ends]:
         yield Ends(client, await arrivals.sessions.get())
 
 
+def through(proxy: Callable[[Path], AbstractContextManager[str]]) -> Connect:
+    """Return what connects two sessions through a proxy."""
+
+    @asynccontextmanager
+    async def transport(config: Config, tls: Tls, path: str) -> AsyncIterator[Ends]:
+        with tempfile.TemporaryDirectory() as folder, proxy(Path(folder)) as url:
+            async with muxado.listen("127.0.0.1", 0, config=config) as listener:
+                host, port = listener.addresses[0]
+                client = await muxado.connect(host, port, proxy=url, config=config)
+                yield Ends(client, await listener.accept())
+
+    return transport
+
+
 # uvicorn's older implementation uses the part of the library that is going away.
 OLDER = {
     "uvicorn-websockets": [
@@ -166,3 +183,5 @@ ROADS = [
     for name, serving in SERVERS.items()
 ]
 ROADS.append(pytest.param(over_wss, id="websockets-tls"))
+ROADS.append(pytest.param(through(tinyproxy), id="tinyproxy"))
+ROADS.append(pytest.param(through(microsocks), id="microsocks"))

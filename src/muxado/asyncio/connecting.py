@@ -36,6 +36,7 @@ def connect(
     config: Config | None = None,
     timeout: float | None = 30.0,
     name: str = "",
+    proxy: str | None = None,
     **kwds: Any,
 ) -> AwaitableContext[Session]:
     """Dial a session, as its client. Await it, or use it with `async with`.
@@ -55,6 +56,10 @@ def connect(
         timeout: seconds for all of it: looking the name up, connecting, and the TLS handshake.
             None: no limit.
         name: what to call the session; see `Session.name`.
+        proxy: reach host and port through this proxy: an ``http://`` URL (CONNECT) or a
+            ``socks5://`` one (needs the extra ``proxy``), with a name and a password if it wants
+            them. "env" takes it from HTTPS_PROXY, ALL_PROXY and NO_PROXY. It looks the host's
+            name up. By default none is used.
         kwds: `family`, `proto`, `flags`, `local_addr` and `happy_eyeballs_delay`, as in the
             loop's `create_connection`, for host and port; `ssl_handshake_timeout` and
             `ssl_shutdown_timeout` for TLS.
@@ -68,9 +73,10 @@ def connect(
         TypeError: an argument is unknown.
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
             takes too long).
+        ProxyRefused: the proxy has not made the connection; an `OSError` too.
         ProtocolError: the server chose another ALPN protocol.
     """
-    target = dial_target(host, port, path, sock, ssl, server_hostname, timeout, config)
+    target = dial_target(host, port, path, sock, ssl, server_hostname, timeout, config, proxy)
     return AwaitableContext("connect", prepare(target, config, name, kwds))
 
 

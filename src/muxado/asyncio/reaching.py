@@ -24,6 +24,7 @@ from ..endpoint import (
     reach_path,
 )
 from ..errors import UsageError
+from ..proxies import ProxyHandshake
 
 # Arguments of `connect` that concern host and port, and TLS.
 TCP_OPTIONS = ("family", "proto", "flags", "local_addr", "happy_eyeballs_delay")
@@ -60,7 +61,7 @@ async def reach(
     local_addr: tuple[str, int] | None = None,
     happy_eyeballs_delay: float | None = ATTEMPT_DELAY,
 ) -> socket.socket:
-    """Return a socket that is connected to where a dial is to go.
+    """Return a socket that is connected to where a dial is to go, through a proxy if need be.
 
     The further arguments are those of the loop's `create_connection`.
     """
@@ -71,13 +72,33 @@ async def reach(
     if target.path is not None:
         return await _reach_path(target.path)
     loop = asyncio.get_running_loop()
+    host, port = target.first_hop
     look_up = {"family": family, "type": socket.SOCK_STREAM, "proto": proto}
     try:  # an address needs no thread
         numeric = flags | socket.AI_NUMERICHOST
-        found = socket.getaddrinfo(target.host, target.port, flags=numeric, **look_up)
+        found = socket.getaddrinfo(host, port, flags=numeric, **look_up)
     except socket.gaierror:
-        found = await loop.getaddrinfo(target.host, target.port, flags=flags, **look_up)
-    return await _race(target, in_turn(found), local_addr, happy_eyeballs_delay)
+        found = await loop.getaddrinfo(host, port, flags=flags, **look_up)
+    sock = await _race(target, in_turn(found), local_addr, happy_eyeballs_delay)
+    if target.proxy is not None:
+        await _ask(sock, ProxyHandshake(target.proxy, target.host, target.port))
+    return sock
+
+
+async def _ask(sock: socket.socket, handshake: ProxyHandshake) -> None:
+    """Have a proxy connect a socket to where it is to go; close it if that fails."""
+    loop = asyncio.get_running_loop()
+    try:
+        step = handshake.step()
+        while step is not None:
+            if isinstance(step, int):
+                step = handshake.step(await loop.sock_recv(sock, step))
+            else:
+                await loop.sock_sendall(sock, step)
+                step = handshake.step()
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def _reach_path(path: str) -> socket.socket:

@@ -306,6 +306,7 @@ def connect(
     config: Config | None = None,
     timeout: float | None = 30.0,
     name: str = "",
+    proxy: str | None = None,
 ) -> AwaitableContext[Session]:
     """Dial a session over a WebSocket, as its client. Await it, or use it with `async with`.
 
@@ -320,6 +321,7 @@ def connect(
         timeout: seconds for all of it: connecting, TLS, and the WebSocket's handshake. None: no
             limit.
         name: what to call the session; see `Session.name`.
+        proxy: reach the host through this proxy, as for `muxado.connect`.
 
     Returns:
         an awaitable that gives the `Session`. Its `get_extra_info` has the ``headers`` of the
@@ -328,6 +330,7 @@ def connect(
 
     Raises:
         UsageError: an argument can't be.
+        ProxyRefused: the proxy has not made the connection; an `OSError` too.
         HandshakeRefused: the server has refused the WebSocket.
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
             takes too long).
@@ -340,7 +343,9 @@ def connect(
         ssl = web_context() if ssl is None or ssl is True else ssl
     elif ssl:
         raise UsageError("ssl= is for wss:// URLs")
-    target = dial_target(uri.host, uri.port, None, None, ssl, server_hostname, timeout, config)
+    target = dial_target(
+        uri.host, uri.port, None, None, ssl, server_hostname, timeout, config, proxy
+    )
     new_protocol = partial(client_protocol, uri, check_headers(headers))
     new_protocol()  # a bad URL or header shows here
     return AwaitableContext("connect", partial(_connect, target, config, name, new_protocol))

@@ -25,6 +25,7 @@ from ..endpoint import (
     raise_failures,
     reach_path,
 )
+from ..proxies import ProxyHandshake
 from ..registry import SessionRecord, check_name
 from .driver import Driver
 from .locks import LONGEST_SELECT, PIECE, deadline_of, rest_of
@@ -48,6 +49,7 @@ def connect(
     timeout: float | None = 30.0,
     name: str = "",
     source_address: tuple[str, int] | None = None,
+    proxy: str | None = None,
 ) -> Session:
     """Dial a session, as its client, and return it once the connection is there.
 
@@ -67,17 +69,22 @@ def connect(
             its TLS handshake; looking the name up comes on top. None: no limit.
         name: what to call the session; see `Session.name`.
         source_address: the local address to dial from.
+        proxy: reach host and port through this proxy: an ``http://`` URL (CONNECT) or a
+            ``socks5://`` one (needs the extra ``proxy``), with a name and a password if it wants
+            them. "env" takes it from HTTPS_PROXY, ALL_PROXY and NO_PROXY. It looks the host's
+            name up. By default none is used.
 
     Raises:
         UsageError: not exactly one of host and port, path, or sock was given, or an argument
             can't be, such as `server_hostname` without `ssl`.
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
             takes too long).
+        ProxyRefused: the proxy has not made the connection; an `OSError` too.
         ProtocolError: the server chose another ALPN protocol.
         RuntimeError: no thread can be started for the session.
     """
     target = dial_target(
-        host, port, path, sock, ssl, server_hostname, timeout, config, secured=True
+        host, port, path, sock, ssl, server_hostname, timeout, config, proxy, secured=True
     )
     check_name(name)
     deadline = deadline_of(target.timeout)
@@ -104,8 +111,25 @@ def _reach(target: Target, deadline: float | None, source: tuple[str, int] | Non
         forks.guard(sock)
         _or_close(sock, _reach_path, sock, target.path, deadline)
         return sock
-    found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    return _race(target, in_turn(found), deadline, source)
+    host, port = target.first_hop
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    reached = _race(target, in_turn(found), deadline, source)
+    if target.proxy is not None:
+        handshake = ProxyHandshake(target.proxy, target.host, target.port)
+        _or_close(reached, _ask, reached, handshake, deadline)
+    return reached
+
+
+def _ask(sock: socket.socket, handshake: ProxyHandshake, deadline: float | None) -> None:
+    """Have a proxy connect a socket to where it is to go."""
+    step = handshake.step()
+    while step is not None:
+        if isinstance(step, int):
+            _wait(sock, selectors.EVENT_READ, deadline)
+            step = handshake.step(sock.recv(step))
+        else:
+            _wait(sock, selectors.EVENT_WRITE, deadline)
+            step = step[sock.send(step) :] or handshake.step()
 
 
 def _reach_path(sock: socket.socket, path: str, deadline: float | None) -> None:

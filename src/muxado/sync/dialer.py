@@ -81,6 +81,7 @@ class Dialer(BaseDialer[Session]):
         timeout: float | None = 30.0,
         name: str = "",
         source_address: tuple[str, int] | None = None,
+        proxy: str | None = None,
         backoff: Backoff = Backoff(),  # noqa: B008  # it can't be changed
         final: Iterable[type[BaseException] | int] = FINAL,
         on_change: Callable[[DialerState], object] | None = None,
@@ -101,6 +102,7 @@ class Dialer(BaseDialer[Session]):
             timeout: seconds for each try; None: no limit. A `dial` function has its own.
             name: what to call the sessions; see `Session.name`.
             source_address: as for `connect`.
+            proxy: as for `connect`; "env" is looked up once.
             backoff: the pauses between tries.
             final: what ends all tries: exception classes, and codes, which the `code` or `status`
                 of an exception is compared with. Every call that waits raises that exception.
@@ -117,12 +119,13 @@ class Dialer(BaseDialer[Session]):
             ("config", config),
             ("name", name),
             ("source_address", source_address),
+            ("proxy", proxy),
         ]
         places = dial_places(host, port, path, addresses, dial, options)
         redial: Redial[Session] = Redial(len(places) or 1, backoff, check_policy(backoff, final))
         super().__init__(describe_places(places, dial), redial, on_change)
         context = client_context(ssl)  # once for all: it reads the system's authorities
-        check_targets(places, context, server_hostname, timeout, config, name)
+        check_targets(places, context, server_hostname, timeout, config, name, proxy)
         self._dials: list[Callable[[], Session]] = [] if dial is None else [dial]
         for each in places:
             self._dials.append(
@@ -136,6 +139,7 @@ class Dialer(BaseDialer[Session]):
                     config=config,
                     timeout=timeout,
                     name=name,
+                    proxy=proxy,
                     source_address=source_address,
                 )
             )

@@ -22,6 +22,7 @@ from ..endpoint import (
     explain,
     reach_path,
 )
+from ..proxies import ProxyHandshake
 from ..registry import check_name
 from .block import SessionBlock
 from .driver import close_forcefully
@@ -41,6 +42,7 @@ def connect(
     config: Config | None = None,
     timeout: float | None = 30.0,
     name: str = "",
+    proxy: str | None = None,
 ) -> AbstractAsyncContextManager[Session]:
     """Dial a session, as its client: ``async with connect(host, port) as session``.
 
@@ -59,16 +61,23 @@ def connect(
         timeout: seconds for all of it: looking the name up, connecting, and the TLS handshake.
             None: no limit.
         name: what to call the session; see `Session.name`.
+        proxy: reach host and port through this proxy: an ``http://`` URL (CONNECT) or a
+            ``socks5://`` one (needs the extra ``proxy``), with a name and a password if it wants
+            them. "env" takes it from HTTPS_PROXY, ALL_PROXY and NO_PROXY. It looks the host's
+            name up. By default none is used.
 
     Raises:
         UsageError: not exactly one of host and port, path, or sock was given, or an argument
             can't be, such as `server_hostname` without `ssl`.
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
             takes too long); raised when the block is entered.
+        ProxyRefused: the proxy has not made the connection; an `OSError` too.
         ProtocolError: the server chose another ALPN protocol.
     """
     kind = trio.socket.SocketType
-    target = dial_target(host, port, path, sock, ssl, server_hostname, timeout, config, kind=kind)
+    target = dial_target(
+        host, port, path, sock, ssl, server_hostname, timeout, config, proxy, kind=kind
+    )
     check_name(name)
 
     async def dial() -> trio.abc.Stream:
@@ -87,14 +96,32 @@ async def _dial(target: Target) -> trio.abc.Stream:
     elif target.sock is not None:
         transport = trio.SocketStream(target.sock)
     else:
-        transport = await trio.open_tcp_stream(
-            target.host, target.port, happy_eyeballs_delay=ATTEMPT_DELAY
-        )
+        host, port = target.first_hop
+        transport = await trio.open_tcp_stream(host, port, happy_eyeballs_delay=ATTEMPT_DELAY)
     if isinstance(transport, trio.SocketStream):
         forks.guard(transport.socket)
+    if target.proxy is not None:
+        await _ask(transport, ProxyHandshake(target.proxy, target.host, target.port))
     if target.context is not None:
         transport = await _secure(transport, target.context, target.name)
     return transport
+
+
+async def _ask(transport: trio.abc.Stream, handshake: ProxyHandshake) -> None:
+    """Have a proxy connect a stream to where it is to go; close it if that fails."""
+    try:
+        step = handshake.step()
+        while step is not None:
+            if isinstance(step, int):
+                step = handshake.step(await transport.receive_some(step))
+            else:
+                await transport.send_all(step)
+                step = handshake.step()
+    except BaseException as exc:
+        await close_forcefully(transport)
+        if isinstance(exc, trio.BrokenResourceError) and isinstance(exc.__cause__, OSError):
+            raise exc.__cause__ from None
+        raise
 
 
 async def _reach_path(path: str) -> trio.socket.SocketType:

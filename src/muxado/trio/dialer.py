@@ -80,6 +80,7 @@ class Dialer(AsyncDialer[Session, Stream]):
         config: Config | None = None,
         timeout: float | None = 30.0,
         name: str = "",
+        proxy: str | None = None,
         backoff: Backoff = Backoff(),  # noqa: B008  # it can't be changed
         final: Iterable[type[BaseException] | int] = FINAL,
         on_change: Callable[[DialerState], object] | None = None,
@@ -100,6 +101,7 @@ class Dialer(AsyncDialer[Session, Stream]):
             config: the sessions' settings.
             timeout: seconds for each try. None: no limit.
             name: what to call the sessions; see `Session.name`.
+            proxy: as for `connect`; "env" is looked up once.
             backoff: the pauses between tries.
             final: what ends all tries: exception classes, and codes, which the `code` or `status`
                 of an exception is compared with. Every call that waits raises that exception.
@@ -110,12 +112,13 @@ class Dialer(AsyncDialer[Session, Stream]):
             UsageError: not exactly one of host and port, path, addresses, or dial was given, or
                 an argument can't be.
         """
-        options = {"ssl": ssl, "server_hostname": server_hostname, "config": config, "name": name}
+        options = {"ssl": ssl, "server_hostname": server_hostname, "config": config}
+        options |= {"name": name, "proxy": proxy}
         places = dial_places(host, port, path, addresses, dial, options.items())
         redial: Redial[Session] = Redial(len(places) or 1, backoff, check_policy(backoff, final))
         super().__init__(describe_places(places, dial), redial, on_change)
         context = client_context(ssl)  # once for all: it reads the system's authorities
-        check_targets(places, context, server_hostname, timeout, config, name)
+        check_targets(places, context, server_hostname, timeout, config, name, proxy)
         self._timeout = check_timeout(timeout)
         self._dials: list[Callable[[], Block | Awaitable[Block]]] = [] if dial is None else [dial]
         for each in places:
@@ -130,6 +133,7 @@ class Dialer(AsyncDialer[Session, Stream]):
                     config=config,
                     timeout=timeout,
                     name=name,
+                    proxy=proxy,
                 )
             )
         self._sessions = {}

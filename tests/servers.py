@@ -1,0 +1,87 @@
+"""Servers of the system that tests run: each is skipped where it is not installed.
+
+With MUXADO_REQUIRE_PROXIES set, a missing one fails its tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.patience import patience
+
+USER, PASSWORD = "somebody", "secret"
+
+TINYPROXY = """
+Port {port}
+Listen 127.0.0.1
+LogFile "{folder}/log"
+LogLevel Critical
+MaxClients 100
+Timeout 600
+BasicAuth {user} {password}
+"""
+
+
+def program(name: str) -> str:
+    """Return the path of a program, or skip the test."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        assert not os.environ.get("MUXADO_REQUIRE_PROXIES"), f"{name} is not installed"
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(port: int, *command: str) -> Iterator[None]:
+    """Run a server, from when it listens on its port until the block is left."""
+    process = subprocess.Popen(command)
+    try:
+        deadline = time.monotonic() + patience(10)
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None, f"{command[0]} has ended"
+                assert time.monotonic() < deadline, f"{command[0]} does not listen"
+                time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def tinyproxy(folder: Path, port: int | None = None) -> Iterator[str]:
+    """Run a proxy that speaks CONNECT and wants a password; give its URL."""
+    port = port or free_port()
+    config = folder / "tinyproxy.conf"
+    config.write_text(TINYPROXY.format(port=port, folder=folder, user=USER, password=PASSWORD))
+    with running(port, program("tinyproxy"), "-d", "-c", str(config)):
+        yield f"http://{USER}:{PASSWORD}@127.0.0.1:{port}"
+
+
+@contextmanager
+def microsocks(folder: Path, port: int | None = None) -> Iterator[str]:
+    """Run a proxy that speaks SOCKS5 and wants a password; give its URL."""
+    port = port or free_port()
+    command = [program("microsocks"), "-i", "127.0.0.1", "-p", str(port)]
+    with running(port, *command, "-u", USER, "-P", PASSWORD):
+        yield f"socks5://{USER}:{PASSWORD}@127.0.0.1:{port}"
