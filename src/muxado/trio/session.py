@@ -15,7 +15,7 @@ from ..errors import CloseReason, SessionError
 from ..front_end import BaseSession, ConnectionInfo, code_of, log_stream_failure
 from .driver import Driver
 from .errors import original
-from .stream import ResetWatch, Stream
+from .stream import ResetWatch, Stream, run_handler
 
 if TYPE_CHECKING:
     from typing import Self
@@ -78,12 +78,13 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
             trio.EndOfChannel: the peer has ended it in order.
             trio.BrokenResourceError: it ended otherwise. All carry the reason as `__cause__`.
         """
+        self._check_taker()
+        await trio.lowlevel.checkpoint()
         return Stream(self, self._driver, await self._accept())
 
     @trio.lowlevel.enable_ki_protection
     async def _accept(self) -> CoreStream:
-        self._check_taker()
-        await trio.lowlevel.checkpoint()
+        """Return the next stream; this is no checkpoint if one waits."""
         while True:
             try:
                 stream = self._core.accept()
@@ -133,6 +134,7 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         self._check_taker()
         self._serving += 1
         try:
+            await trio.lowlevel.checkpoint()
             await self._serve(handler, limit, cancel_on_reset)
         finally:
             self._serving -= 1
@@ -182,13 +184,11 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
             if cancel_on_reset:
                 with trio.CancelScope() as scope:
                     ResetWatch(core, scope).set()
-                    async with stream:
-                        await handler(stream)
+                    await run_handler(handler, stream)
                 if scope.cancelled_caught:
                     logger.info("stream %d of %r: cancelled by the peer", stream.id, self)
             else:
-                async with stream:
-                    await handler(stream)
+                await run_handler(handler, stream)
         except Exception as exc:
             log_stream_failure(stream, original(exc))
         finally:

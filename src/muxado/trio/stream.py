@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..core import CLOSED, CoreStream
-from ..errors import StreamBusy
+from ..errors import MuxadoError, StreamBusy
 from ..front_end import BaseStream, as_bytes, code_of
 from .driver import Callback, Driver
-from .errors import trio_errors
+from .errors import as_trio_error, trio_errors
 
 if TYPE_CHECKING:
     from .session import Session
@@ -62,12 +61,14 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         elif operator.index(max_bytes) < 1:
             raise ValueError("max_bytes must be at least 1")
         core = self._core
-        with self._receiving():
-            await trio.lowlevel.checkpoint()
+        with Receiving(self):
+            if core.readable():  # otherwise to wait is a checkpoint too
+                await trio.lowlevel.checkpoint()
             while True:
                 data = core.read(max_bytes)
                 if data or core.eof_received:
-                    self._driver.flush_soon()
+                    if core.granting:
+                        self._driver.flush_soon()
                     return data
                 await self._wait_readable()
 
@@ -91,8 +92,9 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         if n < 0:
             raise ValueError("n must not be negative")
         core = self._core
-        with self._receiving():
-            await trio.lowlevel.checkpoint()
+        with Receiving(self):
+            if core.readable() or not n:
+                await trio.lowlevel.checkpoint()
             while core.unread() < n:
                 core.check_end()
                 if core.eof_received:
@@ -101,7 +103,8 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
                 core.claim(n)
                 await self._wait_readable()
             data = core.read(n)
-            self._driver.flush_soon()
+            if core.granting:
+                self._driver.flush_soon()
             return data
 
     @trio.lowlevel.enable_ki_protection
@@ -119,7 +122,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
             raise ValueError("the separator must not be empty")
         core = self._core
         searched = 0
-        with self._receiving():
+        with Receiving(self):
             await trio.lowlevel.checkpoint()
             while True:
                 end, searched = core.find(separator, searched)
@@ -135,17 +138,6 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
                 core.check_readable()
                 core.claim(core.unread())
                 await self._wait_readable()
-
-    @contextmanager
-    def _receiving(self) -> Iterator[None]:
-        if self._reading:
-            raise trio.BusyResourceError(f"another task is receiving from stream {self.id}")
-        self._reading = True
-        try:
-            with trio_errors():
-                yield
-        finally:
-            self._reading = False
 
     async def _wait_readable(self) -> None:
         core = self._core
@@ -174,8 +166,8 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
             trio.BusyResourceError: another task is sending.
         """
         chunk = data if isinstance(data, bytes) else as_bytes(data)
-        await self._writable()
-        with trio_errors():
+        with Sending(self):
+            await self._wait_writable()
             self._core.write(chunk)
         self._driver.flush_soon()
 
@@ -195,22 +187,16 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
     @trio.lowlevel.enable_ki_protection
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` would not wait. Raises as `send_all`; cancelling it is harmless."""
-        await self._writable()
+        with Sending(self):
+            await self._wait_writable()
 
-    async def _writable(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError(f"another task is sending on stream {self.id}")
+    async def _wait_writable(self) -> None:
         core = self._core
-        self._sending = True
-        try:
-            with trio_errors():
-                await trio.lowlevel.checkpoint()
-                core.check_writable()
-                while core.write_full():
-                    await self._wait_for_room()
-                    core.check_writable()
-        finally:
-            self._sending = False
+        await trio.lowlevel.checkpoint()
+        core.check_writable()
+        while core.write_full():
+            await self._wait_for_room()
+            core.check_writable()
 
     async def _wait_for_room(self) -> None:
         core = self._core
@@ -234,7 +220,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         if self._sending:
             raise trio.BusyResourceError(f"another task is sending on stream {self.id}")
         await trio.lowlevel.checkpoint()
-        with trio_errors():
+        with trio_errors:
             self.check_open()
         self._do(self._core.finish)
 
@@ -295,7 +281,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
         while self._core.state != CLOSED:
             await self._wait_end()
-        with trio_errors():
+        with trio_errors:
             return self._core.outcome()
 
     async def _wait_end(self) -> None:
@@ -322,6 +308,68 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         self._driver.abandon(core)
         if core.state != CLOSED:
             warnings.warn(f"unclosed stream {self!r}", ResourceWarning, stacklevel=2, source=self)
+
+
+async def run_handler(handler: Callable[[Stream], Awaitable[object]], stream: Stream) -> None:
+    """Run a handler; its stream is closed when it returns, or reset."""
+    try:
+        await handler(stream)
+    except BaseException as exc:
+        stream.reset(code_of(type(exc)))
+        raise
+    stream.close()
+    if stream.stalled():
+        await stream.aclose()
+
+
+class Receiving:
+    """The block of a call that receives: no other may, and muxado's errors become trio's."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        stream = self._stream
+        if stream._reading:
+            raise trio.BusyResourceError(f"another task is receiving from stream {stream.id}")
+        stream._reading = True
+
+    def __exit__(
+        self,
+        exc_type: ExceptionType | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stream._reading = False
+        if isinstance(exc, MuxadoError):
+            raise as_trio_error(exc) from exc
+
+
+class Sending:
+    """The block of a call that sends, likewise."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        stream = self._stream
+        if stream._sending:
+            raise trio.BusyResourceError(f"another task is sending on stream {stream.id}")
+        stream._sending = True
+
+    def __exit__(
+        self,
+        exc_type: ExceptionType | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stream._sending = False
+        if isinstance(exc, MuxadoError):
+            raise as_trio_error(exc) from exc
 
 
 class ResetWatch:
