@@ -136,6 +136,10 @@ class Claims:
             if former is not None:  # the next renewal tells whether it is still held
                 self._held.setdefault(name, former)
             raise held.failure
+        present = self._held.get(name)
+        if present is not held:
+            epoch = 0 if present is None or present.epoch is None else present.epoch
+            raise Superseded(name, Route(self._place, epoch, identity))
         held.settled = True
         return held
 
@@ -175,6 +179,8 @@ class Claims:
         self._waiting.pop(held.name, None)
         if held.settled:
             held.on_lost(route)
+        elif held.failure is None and route is not None:
+            held.failure = Superseded(held.name, route)
 
     async def _claim(self, held: Held) -> None:
         """Make a claim, or have it wait."""

@@ -8,6 +8,7 @@
     ├─ Superseded                       a newer session of the same identity holds the name
     ├─ NameUnknown(LookupError)         nobody has that name, or that service
     ├─ NameAway(ConnectionError)        its session was there a moment ago; safe to retry
+    ├─ Denied(PermissionError)          the server does not take this session
     ├─ Refused(PermissionError)         the server that holds the session does not allow it
     └─ HeaderError(ValueError)          a header, or a hello, that can't be
 """
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClusterError",
+    "Denied",
     "DirectoryAway",
     "HeaderError",
     "NameAway",
@@ -88,6 +90,24 @@ class NameAway(ClusterError, ConnectionError):
 
     code: int = ErrorCode.REMOTE_GONE_AWAY
     errno: int | None = errno.EHOSTDOWN
+
+
+class Denied(ClusterError, PermissionError):
+    """The server does not take this session: `str()` says why, `code` in which way.
+
+    The codes are 401 for who is unknown, 403 for what is not allowed, 409 for a name that somebody
+    else has, 503 for a server that is about to end. `errno` is ``EACCES``.
+    """
+
+    errno: int | None = errno.EACCES
+
+    def __init__(self, message: str, code: int = 403) -> None:
+        super().__init__(message)
+        self.code: int = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tell `pickle` how to make the error anew."""
+        return partial(type(self), str(self), self.code), ()
 
 
 class Refused(ClusterError, PermissionError):
