@@ -65,7 +65,7 @@ VERDICT_TIMEOUT = 5.0
 LETTING_GO = 5.0
 
 # Seconds between two sessions that are asked to move.
-MOST_PACE = 0.05
+MOST_PACE = 0.02
 
 # Seconds between look-ups of a name that is away.
 FIRST_PAUSE = 0.02
