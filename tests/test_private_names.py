@@ -18,6 +18,7 @@ OF_OTHERS = {
     "adapters/grpclib.py": {"_server", "_server_closed_fut"},
     "adapters/http_client.py": {"_GLOBAL_DEFAULT_TIMEOUT", "_CS_IDLE"},
     "adapters/httpx.py": {"_network_backend"},
+    "cluster/httpx.py": {"_network_backend"},
     "asyncio/protocol_streams.py": {"_app_transport"},
     "sync/locks.py": {"_is_owned"},
 }

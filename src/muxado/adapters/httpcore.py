@@ -59,8 +59,8 @@ class AsyncBackend(httpcore.AsyncNetworkBackend):
         socket_options: SocketOptions = None,
     ) -> httpcore.AsyncNetworkStream:
         """Open a stream."""
-        with _mapped(MuxadoError, to=httpcore.ConnectError):
-            return _AsyncStream(ByteStream(self._session.open()))
+        with _mapped(MuxadoError, to=httpcore.ConnectError, timeout=httpcore.ConnectTimeout):
+            return _AsyncStream(ByteStream(await self._open(host, timeout)))
 
     async def connect_unix_socket(
         self,
@@ -74,6 +74,10 @@ class AsyncBackend(httpcore.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait before httpcore tries again."""
         await anyio.sleep(seconds)
+
+    async def _open(self, host: str, timeout: float | None) -> on_asyncio.Stream | on_trio.Stream:
+        """Open a stream for what a host is asked."""
+        return self._session.open()
 
 
 class _AsyncStream(httpcore.AsyncNetworkStream):

@@ -18,8 +18,8 @@ __all__ = ["Incoming"]
 
 HEADER_TIMEOUT = 10.0  # seconds
 
-Take = Callable[[Header], tuple[Verdict, Stream | None]]
-"""Judges a header; with HERE goes the stream to the session."""
+Take = Callable[[Header, bytes], tuple[Verdict, Stream | None]]
+"""Judges a header, which is also given as the line; with HERE goes the stream to the session."""
 
 
 class Incoming:
@@ -75,7 +75,10 @@ class Incoming:
             self._refuse(ErrorCode.PROTOCOL_ERROR)
             return
         # More than one hop would be a circle: what a peer asks for is here, or it is not.
-        verdict, other = self._take(header) if header.hop == 1 else (Verdict.NOT_HERE, None)
+        verdict: Verdict = Verdict.NOT_HERE
+        other: Stream | None = None
+        if header.hop == 1:
+            verdict, other = self._take(header, self._line)
         self._end()
         try:
             stream.write_nowait(bytes([verdict]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from itertools import cycle
 from ssl import SSLContext
 from types import TracebackType
@@ -82,7 +83,7 @@ class Member:
         self,
         name: str,
         servers: Sequence[tuple[str, int]],
-        handler: Callable[[Stream, Header], Awaitable[object]],
+        handler: Callable[[Stream, Header], Awaitable[object]] | None,
         *,
         key: str = "",
         services: Collection[str] | None = None,
@@ -98,7 +99,9 @@ class Member:
         Args:
             name: its name, a DNS label.
             servers: pairs of host and port, which are dialled in turn.
-            handler: a coroutine function, called with each stream and its header.
+            handler: a coroutine function, called with each stream and its header. None: streams
+                have no header, and are the program's to take from each session of `dialer`, with
+                an HTTP server for example.
             key: a secret that hello says, for the server's `authenticate`.
             services: what it has; None if the handler judges every service.
             ssl: as for `muxado.connect`.
@@ -118,6 +121,7 @@ class Member:
         self._handler = handler
         self._options = {"ssl": ssl, "server_hostname": server_hostname, "config": config}
         hello: dict[str, object] = {"name": name, "movable": len(set(servers)) > 1}
+        hello |= {"headers": False} if handler is None else {}
         hello |= {"key": key} if key else {}
         hello |= {} if services is None else {"services": sorted(services)}
         self._hello = hello | ({"meta": meta} if meta else {})
@@ -136,7 +140,9 @@ class Member:
 
     async def __aenter__(self) -> Self:
         await self._dialer.__aenter__()
-        self._serving = asyncio.create_task(self._serve(), name="muxado member")
+        if self._handler is not None:
+            serving = self._dialer.serve(partial(self._handle, self._handler))
+            self._serving = asyncio.create_task(serving, name="muxado member")
         return self
 
     async def __aexit__(
@@ -176,8 +182,7 @@ class Member:
                 if message.type == "drain":
                     self._dialer.renew()
 
-    async def _serve(self) -> None:
-        await self._dialer.serve(self._handle)
-
-    async def _handle(self, stream: Stream) -> None:
-        await self._handler(stream, await read_header(stream))
+    async def _handle(
+        self, handler: Callable[[Stream, Header], Awaitable[object]], stream: Stream
+    ) -> None:
+        await handler(stream, await read_header(stream))

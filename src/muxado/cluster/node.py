@@ -291,6 +291,7 @@ class Node:
                 name,
                 session,
                 identity=identity,
+                headers=hello.fields.get("headers") is not False,
                 services=frozenset(map(str, services)) if isinstance(services, list) else None,
                 drain=lambda: control.say("drain"),
                 on_replaced=lambda: control.say("replaced"),
@@ -520,7 +521,7 @@ class Node:
         self._incoming.add(incoming)
         incoming.start()
 
-    def _take(self, header: Header) -> tuple[Verdict, Stream | None]:
+    def _take(self, header: Header, line: bytes) -> tuple[Verdict, Stream | None]:
         """Judge what a peer asks for; with HERE goes the stream to the session."""
         registration = self._here.get(header.name)
         if registration is None or not registration.usable:
@@ -529,7 +530,7 @@ class Node:
         if verdict != Verdict.HERE:
             return verdict, None
         try:
-            stream = registration.open(header)
+            stream = registration.open(header, line=line)
         except SessionError:
             return Verdict.NOT_HERE, None
         self._passed_on += 1

@@ -68,17 +68,23 @@ class Registration:
         """Return whether it has a service, as far as its services are known."""
         return self._services is None or service in self._services
 
-    def open(self, header: Header, priority: int = 0) -> Stream:
+    def open(self, header: Header, priority: int = 0, line: bytes | None = None) -> Stream:
         """Open a stream to the session, for what a header asks for.
+
+        Args:
+            header: the header.
+            priority: as for `Session.open`.
+            line: the header as a line, if there is one.
 
         Raises:
             SessionError: the session takes no more.
         """
         if self.replaced:
             raise SessionClosed("a newer session has the name")
-        line = header.pack() if self._headers else b""
+        if line is None:
+            line = header.pack()
         stream = self.session.open(priority=priority)
-        if line:
+        if self._headers:
             stream.write_nowait(line)
         return stream
 
