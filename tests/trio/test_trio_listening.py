@@ -49,8 +49,8 @@ async def test_serve_with_tls(tls: Tls) -> None:
         async with connect("localhost", port, ssl=tls.mutual_client) as session:
             assert await exchange(session, b"secret") == b"secret"
             transport = session.transport
-            assert isinstance(transport, trio.SSLStream)
-            assert transport.getpeercert()
+            assert session.get_extra_info("ssl_object") is transport
+            assert session.get_extra_info("peercert")
             assert session.remote_address == ("127.0.0.1", port)
         with pytest.raises(ssl.SSLCertVerificationError):
             async with connect("localhost", port, ssl=True):

@@ -20,6 +20,7 @@ from ..handshakes import Handshakes, hung_up
 from ..snapshots import ServerStats
 from .block import SessionBlock
 from .driver import close_forcefully
+from .secured import secure
 from .session import Session
 
 logger: logging.Logger = logging.getLogger("muxado")
@@ -193,7 +194,7 @@ class Acceptor:
         self._connections.add(sock)
         try:
             if self._context is not None:
-                transport = secured = trio.SSLStream(transport, self._context, server_side=True)
+                transport = secured = secure(transport, self._context, server_side=True)
                 try:
                     with self._until_closed(), scope:
                         scope.deadline = trio.current_time() + HANDSHAKE_TIMEOUT

@@ -26,6 +26,7 @@ from ..proxies import ProxyHandshake
 from ..registry import check_name
 from .block import SessionBlock
 from .driver import close_forcefully
+from .secured import secure
 from .session import Session
 
 __all__ = ["client", "connect", "server"]
@@ -139,7 +140,7 @@ async def _reach_path(path: str) -> trio.socket.SocketType:
 async def _secure(
     transport: trio.abc.Stream, context: ssl_module.SSLContext, name: str
 ) -> trio.abc.Stream:
-    secured = trio.SSLStream(transport, context, server_hostname=name or None)
+    secured = secure(transport, context, name=name or None)
     try:
         await secured.do_handshake()
         check_alpn(secured.selected_alpn_protocol())

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from ..core import ABORT, CLOSE, HALF_CLOSE, NOTHING, CoreSession, CoreStream
 from ..errors import ErrorCode
 from ..front_end import WRITE_SIZE, BaseDriver, call_logged
 from ..registry import SessionRecord
+from .secured import Secured, SecuredStream, Straight, straight_over
 
 logger: logging.Logger = logging.getLogger("muxado")
 
@@ -95,9 +95,10 @@ class Driver(BaseDriver):
         self.core = core
         self.record: SessionRecord = record
         self.transport = transport
-        straight = type(transport) is trio.SocketStream and hasattr(os, "readv")
         # What the core's bytes are read from and written to without trio's stream between.
-        self._socket = transport.socket if straight else None  # type: ignore[attr-defined]
+        self._straight: Straight | Secured | None = straight_over(transport)
+        if isinstance(transport, SecuredStream):
+            self._straight = transport.channel
         self._sent = 0  # since other tasks had a turn
         self.lost: bool = False
         self.fatal: BaseException | None = None
@@ -220,7 +221,8 @@ class Driver(BaseDriver):
 
     async def _read(self) -> None:
         core = self.core
-        receive = self._receive if self._socket is None else self._receive_straight
+        straight = self._straight
+        receive = self._receive if straight is None else partial(self._receive_straight, straight)
         while not self.lost and await receive():
             self.flush()
             while core.paused:
@@ -241,19 +243,18 @@ class Driver(BaseDriver):
             self.core.receive_data(data, trio.current_time())
         return len(data)
 
-    async def _receive_straight(self) -> int:
+    async def _receive_straight(self, straight: Straight | Secured) -> int:
         """Do the same with a socket, reading into the core's buffer.
 
         Not by trio's `recv_into`, which waits with the buffer in its hand: the core may have
         another one by then.
         """
-        assert self._socket is not None
         await trio.lowlevel.checkpoint()
         while True:
             try:
-                count = os.readv(self._socket.fileno(), [self.core.receive_buffer()])
+                count = straight.recv_into(self.core.receive_buffer())
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._socket)
+                await trio.lowlevel.wait_readable(straight.sock)
                 continue
             if count:
                 self.core.bytes_received(count, trio.current_time())
@@ -292,10 +293,10 @@ class Driver(BaseDriver):
                         self._alarm.set()
                     if data:
                         whole = False
-                        if self._socket is None:
+                        if self._straight is None:
                             await self.transport.send_all(data)
                         else:
-                            await self._send_straight(data, self._socket)
+                            await self._send_straight(data, self._straight)
                         whole = True
                     elif core.output_step() in (HALF_CLOSE, CLOSE):
                         await self._end()
@@ -318,14 +319,14 @@ class Driver(BaseDriver):
                     await self._read_done.wait()
             self._fail(exc)
 
-    async def _send_straight(self, data: bytes, sock: trio.socket.SocketType) -> None:
+    async def _send_straight(self, data: bytes, straight: Straight | Secured) -> None:
         """Send all of it on a socket; with fewer turns of the loop than trio's `send_all` takes."""
         rest = memoryview(data)
         while True:
             try:
-                rest = rest[os.write(sock.fileno(), rest) :]
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(sock)
+                rest = rest[straight.send(rest) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                await trio.lowlevel.wait_writable(straight.sock)
                 continue
             if not rest:
                 break

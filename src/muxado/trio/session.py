@@ -15,6 +15,7 @@ from ..errors import CloseReason, SessionError
 from ..front_end import BaseSession, ConnectionInfo, code_of, log_stream_failure
 from .driver import Driver
 from .errors import original
+from .secured import SecuredStream
 from .stream import ResetWatch, Stream, run_handler
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         self._serving = 0  # calls of `serve`
         driver.subscribe(self._notify)
         transport = driver.transport
-        secured = transport if isinstance(transport, trio.SSLStream) else None
+        secured = transport if isinstance(transport, (trio.SSLStream, SecuredStream)) else None
         sock = _socket_of(transport)
         tune(sock)
         self._info = ConnectionInfo(sock, secured)

@@ -1,0 +1,274 @@
+"""Sockets without trio's streams between, and TLS over them, many records at a time.
+
+`trio.SSLStream` reads a record of 16 KiB at a time, and takes several turns of the loop for each.
+Here one system call brings several records and one takes several away, and what lies between goes
+through two `ssl.MemoryBIO`.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+# Bytes that one system call may bring.
+READ_SIZE = 64 * 1024
+
+# So many of them are decrypted, or encrypted, at once: a MemoryBIO keeps the memory of the most
+# that it has ever held.
+PIECE = 16 * 1024
+
+
+class Straight:
+    """A socket of trio's, read and written at once or not at all, without waiting."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self.sock: trio.socket.SocketType = sock
+
+    def recv(self, size: int) -> bytes:
+        """Return some bytes, b"" at the end, or raise `BlockingIOError`."""
+        return os.read(self.sock.fileno(), size)
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Read into a buffer and return how many bytes, or raise `BlockingIOError`."""
+        return os.readv(self.sock.fileno(), [buffer])
+
+    def send(self, data: memoryview) -> int:
+        """Send some bytes and return how many, or raise `BlockingIOError`."""
+        return os.write(self.sock.fileno(), data)
+
+
+class Secured:
+    """One end of a TLS connection. Its methods are those of an `SSLSocket` that doesn't block.
+
+    Attributes:
+        sock: the socket that carries it.
+        object: what knows the certificates and the like.
+    """
+
+    def __init__(
+        self, raw: Straight, context: ssl.SSLContext, *, server_side: bool, name: str | None = None
+    ) -> None:
+        self.sock: trio.socket.SocketType = raw.sock
+        self._raw = raw
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.object: ssl.SSLObject = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=name
+        )
+        # It is given a buffer and so returns a number, which its types don't know.
+        self._read_into: Callable[[int, memoryview], int]
+        self._read_into = self.object.read  # type: ignore[assignment]
+        self._received = memoryview(b"")  # what was not decrypted yet
+        self._unsent = memoryview(b"")  # encrypted
+        self._ended = False  # by `unwrap`
+        self._taken = 0  # of what `send` was given, encrypted, until all of it is sent
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake.
+
+        Raises:
+            SSLWantReadError: the socket has to bring more.
+            SSLWantWriteError: the socket has to take more.
+        """
+        while True:
+            try:
+                self.object.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._encrypted()
+                self._flush()
+                try:
+                    self._receive()
+                except BlockingIOError:
+                    raise ssl.SSLWantReadError from None
+            except ssl.SSLError:
+                self._say_why()
+                raise
+        self._encrypted()
+        self._flush()
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Decrypt what has come into a buffer, as much as it holds; return 0 at the end.
+
+        After `unwrap` what comes is given undecrypted: only its end is of interest.
+
+        Raises:
+            BlockingIOError: nothing has come.
+        """
+        if self._ended:
+            data = self._raw.recv(min(len(buffer), READ_SIZE))
+            buffer[: len(data)] = data
+            return len(data)
+        count = 0
+        while count < len(buffer):
+            try:
+                taken: int = self._read_into(len(buffer) - count, buffer[count:])
+                if not taken:
+                    break
+                count += taken
+            except ssl.SSLWantReadError:
+                if not self._received:
+                    if count:
+                        break
+                    self._receive()
+                else:
+                    self._feed()
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                break  # the end, with a close_notify or without
+        return count
+
+    def send(self, data: memoryview) -> int:
+        """Encrypt all of some data, and send it; return its size.
+
+        Raises:
+            SSLWantWriteError: the socket took a part. The same data must be given again.
+        """
+        if not self._taken:
+            parts = [self._unsent]
+            for start in range(0, len(data), PIECE):
+                self.object.write(data[start : start + PIECE])
+                parts.append(memoryview(self._outgoing.read()))
+            self._unsent = memoryview(b"".join(parts))
+            self._taken = len(data)
+        self._flush()
+        taken, self._taken = self._taken, 0
+        return taken
+
+    def unwrap(self) -> None:
+        """Send a close_notify.
+
+        Raises:
+            SSLWantWriteError: the socket has to take more; call again.
+        """
+        if not self._ended:
+            self._ended = True
+            with suppress(ssl.SSLError):  # the peer's own has not come yet
+                self.object.unwrap()
+            self._encrypted()
+        self._flush()
+
+    def _receive(self) -> None:
+        data = self._raw.recv(READ_SIZE)
+        if data:
+            self._received = memoryview(data)
+            self._feed()
+        else:
+            self._incoming.write_eof()
+
+    def _feed(self) -> None:
+        self._incoming.write(self._received[:PIECE])
+        self._received = self._received[PIECE:]
+
+    def _encrypted(self) -> None:
+        """Take over what was encrypted, to be sent."""
+        data = self._outgoing.read()
+        if data:
+            self._unsent = memoryview(b"".join([self._unsent, data]))
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._raw.send(self._unsent) :]
+        except BlockingIOError:
+            raise ssl.SSLWantWriteError from None
+
+    def _say_why(self) -> None:
+        """Send the alert that tells the peer why the handshake fails, if it can be sent at once."""
+        with suppress(OSError):
+            self._encrypted()
+            self._flush()
+
+
+class SecuredStream(trio.abc.HalfCloseableStream):
+    """TLS over a socket's stream, for a session's tasks, which use the `channel` itself.
+
+    It has the methods that tell of a connection, as `trio.SSLStream` has them.
+
+    Attributes:
+        transport_stream: the stream underneath.
+        channel: what encrypts and decrypts.
+    """
+
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        name: str | None,
+    ) -> None:
+        self.transport_stream: trio.SocketStream = stream
+        self.channel: Secured = Secured(
+            Straight(stream.socket), context, server_side=server_side, name=name
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.channel.object, name)
+
+    async def do_handshake(self) -> None:
+        """Do the handshake.
+
+        Raises:
+            trio.BrokenResourceError: it failed; the cause says why.
+        """
+        try:
+            await self._until_done(self.channel.do_handshake)
+        except OSError as exc:  # ssl.SSLError too
+            raise trio.BrokenResourceError(str(exc)) from exc
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        buffer = bytearray(max_bytes or PIECE)
+        count = await self._until_done(lambda: self.channel.recv_into(memoryview(buffer)))
+        return bytes(buffer[:count])
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._until_done(lambda: self.channel.send(memoryview(data)))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.transport_stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self._until_done(self.channel.unwrap)
+        await self.transport_stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self.transport_stream.aclose()
+
+    async def _until_done(self, step: Callable[[], T]) -> T:
+        """Take a step again whenever the socket lets it go on."""
+        sock = self.transport_stream.socket
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return step()
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await trio.lowlevel.wait_readable(sock)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(sock)
+
+
+def secure(
+    stream: trio.abc.Stream,
+    context: ssl.SSLContext,
+    *,
+    server_side: bool = False,
+    name: str | None = None,
+) -> SecuredStream | trio.SSLStream[trio.abc.Stream]:
+    """Return TLS over a stream, before its handshake; trio's own over one that is no socket's."""
+    if straight_over(stream) and isinstance(stream, trio.SocketStream):
+        return SecuredStream(stream, context, server_side=server_side, name=name)
+    return trio.SSLStream(stream, context, server_side=server_side, server_hostname=name)
+
+
+def straight_over(stream: trio.abc.Stream) -> Straight | None:
+    """Return how to read and write without a stream's own calls; None if that can't be."""
+    if type(stream) is trio.SocketStream and hasattr(os, "readv"):
+        return Straight(stream.socket)
+    return None
