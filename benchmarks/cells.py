@@ -1,4 +1,4 @@
-"""The cells: every piece of work that is measured, and by whom."""
+"""The cells: every piece of work that is measured, and the contenders that do it."""
 
 from __future__ import annotations
 

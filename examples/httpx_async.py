@@ -28,7 +28,9 @@ async def main() -> None:
         host, port = server.addresses[0]
         async with muxado.connect(host, port) as session:
             transport = AsyncTransport(session, limits=httpx.Limits(max_connections=None))
-            async with httpx.AsyncClient(transport=transport, base_url="http://service") as http:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://service", timeout=60
+            ) as http:
                 answers = await asyncio.gather(*[http.get(f"/{n}") for n in range(200)])
                 print(f"{len(answers)} answers, the last one is {answers[-1].json()}")
                 print(f"{session.stats().streams_opened} streams, one connection")

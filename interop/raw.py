@@ -66,7 +66,7 @@ class Raw:
         """Wait for a RST of that stream; return its code."""
         return int.from_bytes((await self.wait_for(RST, stream_id)).payload, "big")
 
-    async def farewell(self) -> tuple[int, int]:
+    async def goaway(self) -> tuple[int, int]:
         """Wait for a GOAWAY; return its last stream id and its code."""
         last_id, code = struct.unpack_from(">II", (await self.wait_for(GOAWAY, 0)).payload)
         return last_id, code

@@ -175,7 +175,7 @@ async def test_an_engine_that_comes_back_empty_is_told_again(engine: Engine) -> 
         assert newer.epoch > first
 
 
-async def test_a_frozen_engine_holds_nobody_up(engine: Engine) -> None:
+async def test_a_frozen_engine_delays_no_client(engine: Engine) -> None:
     directory = engine.directory(timeout=0.5)
     async with keeping(directory), members(engine.directory, 1) as (other,):
         claim = await other.directory.claim("web-1")

@@ -13,7 +13,7 @@ SIZES = [0, 1, WINDOW - 1, WINDOW, WINDOW + 1, MIB]
 
 
 @pytest.mark.parametrize("way", ALL_WAYS, ids=str)
-async def test_either_side_opens_whoever_dials(meeting: Meeting, way: Way) -> None:
+async def test_either_side_opens_whichever_dials(meeting: Meeting, way: Way) -> None:
     session, go = await meeting.meet(way)
     await exchange(session, b"from us")
     async with running(session.serve(echo)):

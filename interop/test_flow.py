@@ -78,7 +78,7 @@ async def test_we_read_slowly(meeting: Meeting, way: Way) -> None:
     stream.close()
 
 
-async def test_a_stream_that_nobody_reads_stops_no_other(meeting: Meeting, way: Way) -> None:
+async def test_an_unread_stream_stops_no_other(meeting: Meeting, way: Way) -> None:
     session, go = await meeting.meet(way, "hold")
     handle = (await go.call("open"))["handle"]
     await go.call("write", handle=handle, n=2 * WINDOW, background=True)

@@ -59,7 +59,7 @@ async def test_go_answers_under_load(meeting: Meeting, way: Way, wrapper: dict[s
     assert pings >= 10
 
 
-async def test_go_answers_beside_streams_that_nobody_reads(
+async def test_go_answers_beside_unread_streams(
     meeting: Meeting, way: Way, wrapper: dict[str, Any]
 ) -> None:
     session, go = await meeting.meet(way, "none", **wrapper)

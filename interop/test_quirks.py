@@ -195,7 +195,7 @@ async def test_quirk_15_we_never_grant_nothing(meeting: Meeting, way: Way) -> No
 async def test_quirk_15_by_hand(meeting: Meeting) -> None:
     raw, go = await meeting.meet_by_hand("hold")
     raw.send(data(3, b"", SYN), credit(3, 0))
-    assert await raw.farewell() == (3, ErrorCode.PROTOCOL_ERROR)
+    assert await raw.goaway() == (3, ErrorCode.PROTOCOL_ERROR)
     assert (await go.event("session-end"))["code"] == ErrorCode.PROTOCOL_ERROR
 
 
@@ -316,7 +316,7 @@ async def test_quirk_25_we_never_answer_before_the_syn(meeting: Meeting, way: Wa
 # 31: streams are only forgotten after FIN both ways, or Close
 
 
-async def test_quirk_31_go_keeps_what_nobody_closes(meeting: Meeting, way: Way) -> None:
+async def test_quirk_31_go_keeps_streams_that_are_not_closed(meeting: Meeting, way: Way) -> None:
     session, go = await meeting.meet(way, "hold")
     for _ in range(5):
         stream, handle = await hold(session, go)

@@ -222,7 +222,7 @@ async def test_quirk_10_by_hand(meeting: Meeting) -> None:
     await go.call("goaway")
     raw.send(data(3, frame(0, 0, 3, b"12345"), SYN))  # the payload is parsed: a RST of 5 bytes
     assert await raw.reset_code(3) == ErrorCode.STREAM_REFUSED
-    assert (await raw.farewell())[1] == ErrorCode.FRAME_SIZE_ERROR
+    assert (await raw.goaway())[1] == ErrorCode.FRAME_SIZE_ERROR
 
 
 # 11: a SYN of a live id
@@ -232,7 +232,7 @@ async def test_quirk_11_by_hand(meeting: Meeting, release: str) -> None:
     raw, go = await meeting.meet_by_hand("hold", release=release)
     raw.send(data(3, b"old", SYN), data(3, b"new", SYN))
     if release == "v2.0.2":
-        assert (await raw.farewell())[1] == ErrorCode.PROTOCOL_ERROR
+        assert (await raw.goaway())[1] == ErrorCode.PROTOCOL_ERROR
         return
     handles = [(await go.event("held", stream=3))["handle"] for _ in range(2)]
     read = [await go.call("read", handle=handle, n=3, show=True) for handle in handles]

@@ -84,7 +84,7 @@ async def exchange_type(session: Session) -> None:
         assert await stream.read() == KIND.to_bytes(4, "big")
 
 
-async def test_quirk_13_a_type_that_does_not_come_blocks_nobody_here(
+async def test_quirk_13_a_type_that_does_not_come_blocks_no_stream_here(
     meeting: Meeting, way: Way
 ) -> None:
     session, go = await meeting.meet(way, config=Config(typed=True, type_timeout=0.5))
@@ -223,4 +223,4 @@ async def test_quirk_29_a_heartbeat_that_gos_application_is_given(
         assert bytes.fromhex(reply["data"]) == b"beat"
         async with running(stream.read(1)) as echo:
             await session.ping()
-            assert not echo.done()  # whoever beats learns nothing from that about the peer
+            assert not echo.done()  # so a beat tells nothing about the peer

@@ -105,7 +105,7 @@ async def test_gos_reset_reaches_us_with_its_code(meeting: Meeting, way: Way) ->
             handle = (await go.event("held"))["handle"]
         await go.call("close", handle=handle)
         assert await stream.read() == b""  # Go's Close is a FIN
-        await stream.write(b"nobody is there")  # and a RST to the first that comes then
+        await stream.write(b"no stream there")  # and a RST to the first that comes then
         assert await stream.wait_reset() == ErrorCode.STREAM_CLOSED
         with pytest.raises(StreamReset) as caught:
             await stream.write(b"x")

@@ -17,7 +17,7 @@ from tests.patience import scale_timeout
 def pytest_configure(config: pytest.Config) -> None:
     scale_timeout(config)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        # So it is in a background job of a shell, where the tests of Ctrl-C would wait for ever.
+        # So it is in a background job of `sh`, where the tests of Ctrl-C would wait for ever.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: takes minutes; runs only if asked for by -m slow")
 

@@ -245,7 +245,7 @@ def test_a_denial_by_a_session_lets_the_sessions_run_to_their_end() -> None:
     assert made.take_drains() == ["first"]
 
 
-def test_the_last_word_of_a_session_counts_after_its_goaway() -> None:
+def test_the_end_of_a_session_counts_after_its_goaway() -> None:
     made = connected()
     made.spent("first", GONE, 1.0)
     denied = SessionAborted("denied", code=401)

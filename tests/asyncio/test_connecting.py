@@ -49,7 +49,7 @@ def full() -> Iterator[tuple[str, int]]:
         yield place
 
 
-def nobody_there() -> tuple[str, int]:
+def unused_place() -> tuple[str, int]:
     """Return an address where connections are refused."""
     with socket.create_server((LOCAL, 0)) as sock:
         place: tuple[str, int] = sock.getsockname()
@@ -72,14 +72,14 @@ async def test_a_dead_first_address_does_not_hold_the_dial_up(
 
 async def test_an_address_that_refuses_is_passed_over_at_once(name: Name) -> None:
     async with muxado.serve(until_closed, LOCAL, 0) as server:
-        name(nobody_there(), nobody_there(), server.addresses[0])
+        name(unused_place(), unused_place(), server.addresses[0])
         dial = muxado.connect("several", 1, happy_eyeballs_delay=1000.0, timeout=None)
         async with dial as session:
             assert await session.ping() >= 0
 
 
 async def test_all_addresses_that_fail_are_told(name: Name) -> None:
-    places = nobody_there(), nobody_there()
+    places = unused_place(), unused_place()
     name(*places)
     with pytest.raises(ConnectionRefusedError, match="no address of several:1"):
         await muxado.connect("several", 1)
@@ -171,7 +171,7 @@ async def test_a_server_is_not_held_up_by_a_handler_that_cant_be_cancelled() -> 
         await asyncio.sleep(0)
 
 
-async def test_an_argument_nobody_knows_is_refused_at_the_call(tls: Tls) -> None:
+async def test_an_unknown_argument_is_refused_at_the_call(tls: Tls) -> None:
     with pytest.raises(TypeError, match=r"connect\(\) got an unexpected .* 'patience'"):
         muxado.connect(LOCAL, 1, patience=5)
     with pytest.raises(muxado.UsageError, match="pass ssl="):

@@ -694,7 +694,7 @@ async def test_serve_runs_a_limited_number_of_handlers(session_pair: Ends) -> No
     assert len(at_once) == 5
 
 
-async def test_a_handler_that_raises_hurts_nobody_else(
+async def test_a_handler_that_raises_does_not_affect_other_streams(
     session_pair: Ends, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, server = session_pair

@@ -95,7 +95,7 @@ async def test_a_peer_that_answers_is_kept() -> None:
         assert not session.closed
 
 
-async def test_without_an_interval_nobody_is_asked() -> None:
+async def test_without_an_interval_no_ping_is_sent() -> None:
     quiet = raw_peer(ping_interval=None, ping_timeout=0.01)
     async with quiet as (session, peer), session.open(eager=True):
         assert await peer.frame() == Frame(DATA, SYN, 3)

@@ -165,7 +165,7 @@ async def test_further_arguments_go_to_the_loop() -> None:
         await muxado.listen(LOCAL, 0, no_such_argument=1)
 
 
-async def test_nobody_listens(socket_path: str) -> None:
+async def test_a_place_without_a_listener_is_refused(socket_path: str) -> None:
     with socket.socket() as unused:
         unused.bind((LOCAL, 0))
         with pytest.raises(ConnectionRefusedError):
@@ -396,7 +396,7 @@ async def hanging_up_after(answer: bytes) -> AsyncIterator[Any]:
         await done.wait()
 
 
-async def test_a_silent_client_is_given_up_and_holds_up_nobody(
+async def test_a_silent_client_is_given_up_and_does_not_delay_others(
     tls: Tls, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "muxado")
@@ -411,7 +411,7 @@ async def test_a_silent_client_is_given_up_and_holds_up_nobody(
     assert "TimeoutError" in caplog.text
 
 
-async def test_a_client_that_vanishes_in_its_handshake_is_nobodys_trouble(tls: Tls) -> None:
+async def test_a_client_that_vanishes_in_its_handshake_does_not_affect_others(tls: Tls) -> None:
     async with muxado.serve(serve_echo, LOCAL, 0, ssl=tls.server) as server:
         for beginning in (b"", b"\x16\x03\x01", b"\x16\x03\x01\x02\x00\x01"):
             with socket.create_connection(server.addresses[0]) as vanishing:
@@ -490,7 +490,7 @@ async def test_a_cancelled_accept_loses_no_session() -> None:
             assert not session.closed
 
 
-async def test_sessions_that_nobody_accepted_end_with_the_listener() -> None:
+async def test_sessions_that_were_not_accepted_end_with_the_listener() -> None:
     async with muxado.listen(LOCAL, 0) as listener:
         accepted = await muxado.connect(*listener.addresses[0])
         async with accepted, await listener.accept():

@@ -26,7 +26,7 @@ MANY = 300
 HANGING = 100
 
 
-async def test_a_server_that_answers_many_and_closes_leaves_nobody_waiting() -> None:
+async def test_a_server_that_answers_many_and_closes_leaves_no_client_waiting() -> None:
     questions: list[Stream] = []
 
     async def handle(session: Session) -> None:
@@ -144,7 +144,7 @@ class BrokenWriter:
 
     async def drain(self) -> None:
         self.tried.set()
-        raise BrokenPipeError("nobody reads")
+        raise BrokenPipeError("no reader is left")
 
     def close(self) -> None:
         pass
@@ -170,7 +170,7 @@ async def test_a_peer_that_neither_reads_nor_ends_is_given_up() -> None:
     session = muxado.client(reader, writer, config=Config(close_timeout=0.1))
     stream = session.open()
     await stream.write(b"question")
-    with pytest.raises(muxado.SessionError, match="nobody reads"):
+    with pytest.raises(muxado.SessionError, match="no reader is left"):
         await stream.read()
     stream.close()
     await session.wait_closed()

@@ -81,7 +81,7 @@ async def test_the_type_is_the_first_of_the_data_on_the_wire() -> None:
         assert await peer.frame() == Frame(DATA, SYN, 3, b"\1\2\3\4data")
 
 
-async def test_a_late_type_delays_nobody() -> None:
+async def test_a_late_type_does_not_delay_other_streams() -> None:
     async with raw_peer(client=False, typed=True) as (session, peer):
         await peer.send(packed(DATA, SYN, 3, b"\0\0"), packed(DATA, SYN, 5, b"\0\0\0\5"))
         async with await session.accept() as second:

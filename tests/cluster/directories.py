@@ -115,7 +115,7 @@ async def a_claim_that_was_given_before_holds_if_there_is_no_newer_one(new: NewD
             await first.directory.claim("web-1", epoch=old.epoch)
         assert caught.value.route == Route(second.place, newer.epoch)
         assert await third.directory.find("web-1") == Route(second.place, newer.epoch)
-        # Nobody has it: it is put back as it was.
+        # It is free again, so it is put back as it was.
         await second.directory.release("web-1", newer.epoch)
         again = await first.directory.claim("web-1", epoch=old.epoch)
         assert again == (old.epoch, None)

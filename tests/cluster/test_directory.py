@@ -95,7 +95,7 @@ async def test_another_identity_does_not_get_the_name() -> None:
     lost: list[object] = []
     try:
         held = await claims.hold("web-1", lost.append, identity="one")
-        # Whoever holds it here keeps it.
+        # The identity that holds it here keeps it.
         with pytest.raises(NameTaken):
             await claims.hold("web-1", lost.append, identity="two")
         assert claims.claimed == 1

@@ -269,7 +269,7 @@ def test_serve_runs_a_limited_number_of_handlers(ends: Ends) -> None:
         assert [stream.read_all() for stream in streams] == [b"done"] * 5
 
 
-def test_a_handler_that_raises_hurts_nobody_else(
+def test_a_handler_that_raises_does_not_affect_other_streams(
     ends: Ends, caplog: pytest.LogCaptureFixture
 ) -> None:
     def handle(stream: StreamSide) -> None:

@@ -64,7 +64,9 @@ def test_another_protocol_is_refused(pair: tuple[FrontEnd, FrontEnd], tls: Tls) 
         still_works(place, listener)
 
 
-def test_a_peer_that_speaks_no_tls_hurts_nobody(pair: tuple[FrontEnd, FrontEnd], tls: Tls) -> None:
+def test_a_peer_that_speaks_no_tls_does_not_affect_other_sessions(
+    pair: tuple[FrontEnd, FrontEnd], tls: Tls
+) -> None:
     place = Place(*pair, tls.client, tls.server)
     with place.server.listen(tls.server, Config()) as listener:
         with (

@@ -23,7 +23,7 @@ FAULTS = {
     ErrorCode.UNKNOWN,
 }
 
-# The codes of RSTs that nobody here has asked for: docs/protocol.md sections 9 and 12.
+# The codes of RSTs that no call here has asked for: docs/protocol.md sections 9 and 12.
 RESETS = {
     ErrorCode.FLOW_CONTROL_ERROR,
     ErrorCode.STREAM_CLOSED,

@@ -114,12 +114,12 @@ def falling(number: int) -> bytes:
 
 FLOODS: dict[str, Flood] = {
     # Streams
-    "SYN, nobody accepts": Flood(
+    "SYN, not accepted": Flood(
         burst=each(lambda i: data(i, syn=True)),
         bound=BACKLOG * PER_STREAM + ANSWERS,
         if_unread=10,
     ),
-    "SYN with data, nobody accepts": Flood(
+    "SYN with data, not accepted": Flood(
         burst=each(lambda i: data(i, bytes(100), syn=True)),
         bound=BACKLOG * (PER_STREAM + 100) + ANSWERS,
         if_unread=10,
@@ -130,7 +130,7 @@ FLOODS: dict[str, Flood] = {
         app=ACCEPTS,
         if_unread=10,
     ),
-    "SYN and FIN, nobody accepts": Flood(
+    "SYN and FIN, not accepted": Flood(
         burst=each(lambda i: data(i, b"x", syn=True, fin=True)),
         bound=BACKLOG * PER_STREAM + ANSWERS,
         if_unread=10,
@@ -205,7 +205,7 @@ FLOODS: dict[str, Flood] = {
     "FIN for unknown streams": Flood(burst=each(lambda i: data(i, fin=True)), bound=SLACK),
     "RST for unknown streams": Flood(burst=each(lambda i: rst(i, 9)), bound=SLACK),
     "RST 9 for unknown streams of ours": Flood(burst=each(lambda i: rst(i - 1, 9)), bound=SLACK),
-    "answers to pings that nobody sent": Flood(burst=same(rst(1, 4)), bound=SLACK),
+    "answers to pings that were not sent": Flood(burst=same(rst(1, 4)), bound=SLACK),
     "WNDINC of 1": Flood(burst=same(wndinc(VICTIM, 1)), bound=SLACK),
     "WNDINC of all there is": Flood(burst=same(wndinc(VICTIM, 0x7FFFFFFF)), bound=SLACK),
     "WNDINC for unknown streams": Flood(burst=each(lambda i: wndinc(i, 9)), bound=SLACK),

@@ -42,13 +42,13 @@ class Flood(NamedTuple):
     Attributes:
         burst: the n-th portion.
         reading: the code it gets in the end if it reads; None: the session goes on.
-        deaf: the same if it doesn't read.
+        unread: the same if it doesn't read.
         held: bytes that the server may hold besides what it may for any peer.
     """
 
     burst: Burst
     reading: ErrorCode | None
-    deaf: ErrorCode | None
+    unread: ErrorCode | None
     held: int = 0
 
 
@@ -74,8 +74,8 @@ FLOODS = {
     "unknown frames": Flood(lambda n: (header(9, 9, 9, 0) + bytes(9)) * 1000, None, None),
 }
 BURSTS = 10
-# So many that a deaf peer is given up, or is not going to be.
-DEAF_BURSTS = 100
+# So many that a peer that reads nothing is given up, or is not going to be.
+UNREAD_BURSTS = 100
 # The first of the streams that tell how far the server has got.
 MARK = 1_000_001
 
@@ -95,15 +95,13 @@ async def test_a_flood_whose_answers_are_read(name: str, security: Tls | None) -
             except ConnectionError:
                 break
         await scene.check_friend()
-        farewells = [
-            frame.code for frame in read_frames([bytes(peer.got)]) if frame.kind == GO_AWAY
-        ]
+        goaways = [frame.code for frame in read_frames([bytes(peer.got)]) if frame.kind == GO_AWAY]
         if flood.reading is None:
             assert scene.ended.empty()
-            assert farewells == []
+            assert goaways == []
         else:
             await scene.check_ended(flood.reading)
-            assert farewells == [flood.reading]
+            assert goaways == [flood.reading]
 
 
 # Without the one that mostly keeps the server's application busy.
@@ -111,9 +109,9 @@ async def test_a_flood_whose_answers_are_read(name: str, security: Tls | None) -
 async def test_a_flood_whose_answers_are_not_read(name: str, security: Tls | None) -> None:
     flood = FLOODS[name]
     async with serving(security) as scene, hostile(scene) as peer:
-        await be_deaf(scene, peer)
+        await stop_reading(scene, peer)
         with scene.bounded(flood.held) as check_memory:
-            for number in range(DEAF_BURSTS):
+            for number in range(UNREAD_BURSTS):
                 if number % 10 == 0:
                     await scene.check_friend()
                     check_memory()
@@ -121,8 +119,8 @@ async def test_a_flood_whose_answers_are_not_read(name: str, security: Tls | Non
                     break
             await scene.check_friend()
             check_memory()
-        if flood.deaf is not None:
-            await scene.check_ended(flood.deaf)
+        if flood.unread is not None:
+            await scene.check_ended(flood.unread)
             return
         # All of it was taken, although nothing was read, and the peer may go on.
         accepted = peer.session.stats().streams_accepted
@@ -133,7 +131,7 @@ async def test_a_flood_whose_answers_are_not_read(name: str, security: Tls | Non
         await peer.read_to(data(MARK, b"x"))
 
 
-async def be_deaf(scene: Scene, peer: Hostile) -> None:
+async def stop_reading(scene: Scene, peer: Hostile) -> None:
     """Read nothing, and have the server write until neither kernel nor transport takes more."""
     stream_id = 2_000_001
     while peer.session.stats().bytes_queued < MIB:
@@ -171,7 +169,7 @@ async def test_another_protocol_is_named_and_cut_off(
         await scene.check_friend()
 
 
-async def test_connections_that_say_nothing_keep_nobody_out(security: Tls | None) -> None:
+async def test_silent_connections_keep_no_client_out(security: Tls | None) -> None:
     async with serving(security) as scene, contextlib.AsyncExitStack() as stack:
         for _ in range(300):
             await stack.enter_async_context(connected(scene))

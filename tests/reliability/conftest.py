@@ -23,6 +23,7 @@ __all__ = ["anyio_backend", "no_tasks_left"]  # pytest looks for them here
 
 # Seconds that a test may take before it counts as hanging.
 PATIENCE = patience(20)
+NONE: dict[str, Any] = {}
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -76,18 +77,24 @@ def security(request: pytest.FixtureRequest) -> str:
 async def new_line(no_complaints: None, security: str, tls: Tls) -> AsyncIterator[NewLine]:
     """Makes two sessions with a relay between them.
 
-    Its arguments are settings of both, as `Config` has them.
+    Its arguments are settings of both, as `Config` has them, or those of one in which it differs.
     """
     contexts = (tls.client, tls.server) if security == "tls" else (None, None)
     async with AsyncExitStack() as stack:
 
-        async def new_line(**settings: Any) -> Line:
-            config = Config(**settings)
+        async def new_line(
+            *,
+            of_client: dict[str, Any] = NONE,
+            of_server: dict[str, Any] = NONE,
+            **settings: Any,
+        ) -> Line:
+            config = Config(**settings | of_server)
             listener = await stack.enter_async_context(
                 muxado.listen("127.0.0.1", 0, ssl=contexts[1], config=config)
             )
             relay = stack.enter_context(Relay(listener.addresses[0]))
             host, port = relay.address
+            config = Config(**settings | of_client)
             client = await muxado.connect(host, port, ssl=contexts[0], config=config)
             line = Line(client, await listener.accept(), relay)
             stack.push_async_callback(end, line)

@@ -30,7 +30,7 @@ from .soak_peer import SETTINGS, SoakPeer, resident, run
 from .soak_traffic import Plan, accept_stream, ask, open_stream
 
 WORKERS = 12
-FAULTS = ["none", "reset", "end", "cut", "black hole", "deaf", "gap", "slow", "far"]
+FAULTS = ["none", "reset", "end", "cut", "black hole", "one way", "gap", "slow", "far"]
 ENDS = ["close", "shutdown", "abort", "leave"]
 # Seconds within which both ends must be rid of a session, whatever has happened to it.
 PATIENCE = patience(20)
@@ -94,7 +94,7 @@ class Soak:
             relay.cut_after(dice.choice(relay.ways), dice.randrange(1, 100_000), reset=False)
         elif fault == "black hole":
             relay.hold()
-        elif fault == "deaf":
+        elif fault == "one way":
             relay.hold(dice.choice(relay.ways))
         elif fault == "gap":
             relay.hold()

@@ -77,7 +77,7 @@ class Totals:
             self.done += here.done and there.done
             self.cut_short += not (here.done and there.done)
             if orderly and not (here.done and there.done) and not (here.excused or there.excused):
-                self.wrong.append(f"stream {key:#x}: cut short by nobody")
+                self.wrong.append(f"stream {key:#x}: cut short by no fault")
             for sender, receiver in ((here, there), (there, here)):
                 self.bytes_sent += sender.sent
                 self.bytes_received += receiver.received

@@ -1,6 +1,6 @@
 """The soak's other process: `python -m tests.reliability.soak_peer loop`.
 
-It prints two ports, one for the traffic and one for whom keeps the books.
+It prints two ports, one for the traffic and one for the ledger's questions.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def test_a_round_trip_of_no_time_is_an_answer() -> None:
         assert liveness.answer(100.0)
         assert liveness.answered == number
     assert (liveness.rtt, liveness.min_rtt) == (0.0, 0.0)
-    assert not liveness.answer(100.0), "nobody has asked again"
+    assert not liveness.answer(100.0), "there was no second question"
 
 
 @pytest.mark.parametrize("stands", [True, False], ids=["all the time", "now and then"])

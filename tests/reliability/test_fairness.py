@@ -99,7 +99,7 @@ async def gone_first(session: Session, sink: Sink, priority: int) -> float:
     return median(waits)
 
 
-async def test_a_message_of_high_priority_waits_for_nobody() -> None:
+async def test_a_message_of_high_priority_overtakes_bulk() -> None:
     async with busy_session(BULK) as (session, sink):
         await until(session, sink, 16 * MIB)
         usual = await gone_first(session, sink, 0)

@@ -59,7 +59,7 @@ async def bounded() -> AsyncIterator[None]:
     assert time.monotonic() - start < CLOSE_TIMEOUT + SLACK
 
 
-async def test_the_connection_ends_without_a_farewell_while_sends_are_pending(tls: Tls) -> None:
+async def test_the_connection_ends_without_a_goaway_while_sends_are_pending(tls: Tls) -> None:
     config = replace(CONFIG, **PINGS)
     async with dialled(tls, config) as (session, peer), session.open() as stream:
         await stream.write(bytes(32 * MIB))  # far more than goes out unread
@@ -87,7 +87,7 @@ def read_to_the_end(peer: ssl.SSLSocket) -> bytes:
     return b"".join(frame.body for frame in reader.frames if frame.stream_id == 3)
 
 
-async def test_a_farewell_is_never_answered(tls: Tls) -> None:
+async def test_a_goaway_that_is_never_answered(tls: Tls) -> None:
     async with dialled(tls) as (session, peer):
         stream = session.open()
         await stream.write(b"last words")

@@ -213,7 +213,7 @@ def test_a_listener_hands_out_sessions_until_it_is_closed() -> None:
     assert list(listener) == []
 
 
-def test_closing_a_listener_wakes_who_accepts_and_ends_what_nobody_took() -> None:
+def test_closing_a_listener_wakes_accept_and_ends_sessions_that_were_not_accepted() -> None:
     listener = sync.listen(HOST, 0)
     with background(abort_all, listener) as accepting:
         sync.connect(*listener.addresses[0]).wait_closed(PATIENCE)

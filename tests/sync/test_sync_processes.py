@@ -70,7 +70,7 @@ def test_a_program_ends_with_its_sessions_open() -> None:
     )
 
 
-def test_a_program_ends_quickly_with_data_that_nobody_reads() -> None:
+def test_a_program_ends_quickly_with_unread_data() -> None:
     run(
         """
         import socket

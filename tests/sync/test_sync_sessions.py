@@ -55,7 +55,7 @@ def test_a_ping_has_a_deadline() -> None:
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])
-def test_the_end_wakes_whoever_waits(how: str) -> None:
+def test_the_end_wakes_the_calls_that_wait(how: str) -> None:
     near, silent = socket.socketpair()
     with silent:
         client = sync.client(near)

@@ -297,7 +297,7 @@ def test_a_second_reader_is_told(ends: Ends) -> None:
         assert first.result(PATIENCE) == b"1"
 
 
-def test_close_wakes_whoever_waits(ends: Ends) -> None:
+def test_close_wakes_the_calls_that_wait(ends: Ends) -> None:
     client, _ = ends
     with opened(*ends) as (near, _):
         near.sendall(bytes(MIB))

@@ -131,7 +131,7 @@ async def test_listen_hands_out_sessions_until_it_is_closed() -> None:
             await trio.open_tcp_stream("127.0.0.1", port)
 
 
-async def test_closing_a_listener_ends_what_nobody_accepted() -> None:
+async def test_closing_a_listener_ends_sessions_that_were_not_accepted() -> None:
     async with listen("127.0.0.1", 0) as listener:
         ((_, port),) = listener.addresses
         async with connect("127.0.0.1", port) as client:
@@ -189,7 +189,7 @@ async def test_a_listener_lets_exceptions_out_bare() -> None:
         await fail()
 
 
-async def test_leaving_a_listener_by_an_exception_waits_for_nobody() -> None:
+async def test_leaving_a_listener_by_an_exception_does_not_wait() -> None:
     async def fail(silent: socket.socket) -> None:
         config = Config(close_timeout=1000)
         async with listen("127.0.0.1", 0, config=config) as listener:
@@ -291,7 +291,7 @@ async def test_a_place_is_named_in_exactly_one_way() -> None:
         connect(path="x", ssl=True)
 
 
-async def test_dialling_where_nobody_listens_fails_as_trio_does() -> None:
+async def test_dialling_a_closed_port_fails_as_trio_does() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     with pytest.raises(OSError, match=r".*"):

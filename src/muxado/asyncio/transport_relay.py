@@ -152,12 +152,12 @@ class Relay(BaseRelay, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_deaf",
         "_discarding",
         "_eof_came",
         "_pending",
         "_reading_paused",
         "_stream_over",
+        "_takes_no_more",
         "_transport",
         "_watching",
         "_writing_paused",
@@ -175,7 +175,7 @@ class Relay(BaseRelay, asyncio.Protocol):
         self._transport: Transport | None = None
         self._pending: deque[bytes] | None = None  # what came, and the stream has not taken
         self._eof_came = False  # from the transport; it follows what is pending
-        self._deaf = False  # the transport takes nothing more, but was not cut
+        self._takes_no_more = False  # the transport takes nothing more, but was not cut
         self._discarding = False  # what comes from the transport is dropped
         self._reading_paused = False
         self._writing_paused = False
@@ -222,10 +222,10 @@ class Relay(BaseRelay, asyncio.Protocol):
             else:
                 self._eof_came = True
                 # TLS of event loops closes both directions then: it takes nothing more.
-                self._deaf = secured is not None
+                self._takes_no_more = secured is not None
                 if self._pending is None:
                     self._pass_end_on()
-                if self._deaf:
+                if self._takes_no_more:
                     self._pass_on()
         return secured is None
 
@@ -246,7 +246,7 @@ class Relay(BaseRelay, asyncio.Protocol):
         self._transport = None
         if self.ended is None and not self._discarding:
             if exc is None and self._eof_came:
-                self._deaf = True
+                self._takes_no_more = True
                 self._pass_on()
             else:
                 self._other_failed(exc)
@@ -262,7 +262,7 @@ class Relay(BaseRelay, asyncio.Protocol):
         transport = self._transport
         try:
             while self.ended is None and not self.output_ended:
-                if not self._deaf and (
+                if not self._takes_no_more and (
                     self._writing_paused or transport is None or transport.is_closing()
                 ):
                     return
@@ -273,7 +273,7 @@ class Relay(BaseRelay, asyncio.Protocol):
                     self._pass_stream_end_on()
                     return
                 self._came_from_stream(len(data))
-                if self._deaf:
+                if self._takes_no_more:
                     self._other_failed(BrokenPipeError("the other side takes nothing more"))
                     return
                 assert transport is not None
@@ -287,7 +287,7 @@ class Relay(BaseRelay, asyncio.Protocol):
         if self.input_ended:
             if transport is not None:
                 transport.close()  # once all is written
-        elif transport is not None and not self._deaf and transport.can_write_eof():
+        elif transport is not None and not self._takes_no_more and transport.can_write_eof():
             try:
                 transport.write_eof()
             except OSError:

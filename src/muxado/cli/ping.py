@@ -81,7 +81,7 @@ def run(target: Target, count: int, interval: float, say: Callable[[str], object
     """Ping a target; return the exit status.
 
     Args:
-        target: whom.
+        target: its place, and its TLS.
         count: how often.
         interval: seconds between two pings.
         say: is given each line of the answer.

@@ -79,7 +79,7 @@ def look(process: Process, number: int | None, most: int, sort: str) -> Look:
     """Ask for the sessions, and for the streams of one of them.
 
     Args:
-        process: whom.
+        process: which one.
         number: the session's, None for the one with the most streams.
         most: how many streams.
         sort: what to choose them by.

@@ -1,7 +1,7 @@
-"""Past one machine: several servers that serve one fleet, and a directory of who is where.
+"""Several servers that serve one fleet, and a directory that says which client is where.
 
-A client is connected to any of the servers, and whoever asks any of them reaches it. The directory
-is an engine that is there already; the data never goes through it.
+A client connects to any of the servers and can be reached through each of them. The directory is
+an engine that is there already; the data never goes through it.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Claim(NamedTuple):
 
     Attributes:
         epoch: its epoch, which releases and renews it.
-        before: who held the name until now, to be told; None if nobody did.
+        before: the route it replaces, whose server is to be told; None if there was none.
     """
 
     epoch: int
@@ -128,7 +128,7 @@ class Directory(Protocol):
         ...
 
     async def find(self, name: str) -> Route | None:
-        """Return who holds a name, None if nobody does.
+        """Return the route of a name, None if it is not claimed.
 
         Raises:
             DirectoryAway: the engine can't be asked now.

@@ -6,7 +6,7 @@
     ├─ DirectoryAway(ConnectionError)   the directory's engine can't be asked now
     ├─ NameTaken(PermissionError)       another identity holds the name
     ├─ Superseded                       a newer session of the same identity holds the name
-    ├─ NameUnknown(LookupError)         nobody has that name, or that service
+    ├─ NameUnknown(LookupError)         no session has that name, or that service
     ├─ NameAway(ConnectionError)        its session was there a moment ago; safe to retry
     ├─ Denied(PermissionError)          the server does not take this session
     ├─ Refused(PermissionError)         the server that holds the session does not allow it
@@ -77,7 +77,7 @@ class Superseded(ClusterError):
 
 
 class NameUnknown(ClusterError, LookupError):
-    """Nobody has claimed the name, or who has it does not have that service."""
+    """The name is not claimed, or its session does not have that service."""
 
     code: int = 404
 

@@ -79,7 +79,7 @@ class MemoryDirectory:
         return True
 
     async def find(self, name: str) -> Route | None:
-        """Return who holds a name, None if nobody does."""
+        """Return the route of a name, None if it is not claimed."""
         return self._routes.get(check_name(name))
 
     async def close(self) -> None:

@@ -1,16 +1,16 @@
 """The directory in NATS. Install ``muxado[nats]``.
 
 How it works. NATS keeps nothing: each server subscribes to the subject of every name that it
-holds, and answers who asks there. "No responders" means that nobody has the name, and is said at
-once. A subscription ends with its server's connection, so there is no lease.
+holds, and answers questions there. "No responders" means that the name is not claimed, and comes
+at once. A subscription ends with its server's connection, so there is no lease.
 
-A claim asks first, for the epoch and the identity of who has the name; then it subscribes, and
-announces itself on the same subject. The announcement is answered: by nobody, by who has an older
-claim and has let go, or by who has a newer one, for which the claimer lets go. So two that claim at
-once settle it. The order is that of the servers' clocks, in ms, and of their ids, since the engine
-has no clock to ask. Where two hold a name all the same (they could not hear each other), a look-up
-takes the first answer; if another one comes within a second, the older server is told of the newer
-one, and lets go.
+A claim first asks for the name's epoch and identity; then it subscribes, and announces itself on
+the same subject. A server with an older claim answers that it has let go; one with a newer claim
+answers with it, and the claimer lets go. So two servers that claim at once agree on one of them.
+Claims are ordered by the servers' clocks, in ms, and by their ids, since the engine has no clock to
+ask. Where two hold a name all the same (they could not hear each other), a look-up takes the first
+answer; if another one comes within a second, the older server is told of the newer one, and lets
+go.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class NatsDirectory:
         return True
 
     async def find(self, name: str) -> Route | None:
-        """Return who of the other servers holds a name, None if nobody does."""
+        """Return which of the other servers holds a name, None if none does."""
         subject = self._subject(name)
         self._connected()
         token = str(next(self._numbers))
@@ -234,8 +234,8 @@ class NatsDirectory:
     async def _answered(self, message: Msg) -> None:
         """Take an answer to a question, or to an announcement."""
         kind, token = message.subject.split(".")[-2:]
-        nobody = (message.headers or {}).get("Status") == "503"
-        route = None if nobody else parse_route(message.data)
+        unclaimed = (message.headers or {}).get("Status") == "503"
+        route = None if unclaimed else parse_route(message.data)
         if kind == "a":
             self._announced(token, route)
             return
@@ -248,7 +248,7 @@ class NatsDirectory:
             if route is not None:
                 await self._tell_older(question, route)
             return
-        if nobody or route is not None:
+        if unclaimed or route is not None:
             first.set_result(route)
         else:
             loop.call_later(SETTLING, _settle, first)
@@ -401,7 +401,7 @@ class NatsDirectory:
 
 
 def _settle(first: asyncio.Future[Route | None]) -> None:
-    """Take it that nobody holds a name, unless somebody has answered meanwhile."""
+    """Take a name as not claimed, unless an answer has come meanwhile."""
     if not first.done():
         first.set_result(None)
 

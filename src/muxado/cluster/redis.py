@@ -208,7 +208,7 @@ class RedisDirectory:
         return bool(await self._change(RELEASE, 1, self._key(name), epoch, self._here()))
 
     async def find(self, name: str) -> Route | None:
-        """Return who holds a name, None if nobody does. See `Directory.find`."""
+        """Return the route of a name, None if it is not claimed. See `Directory.find`."""
         return parse_route(await self._ask("GET", self._key(name)))
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
 """Drives one core session in a trio nursery: tasks that read, write, and watch the clock.
 
-How it works. The reading task puts what comes into the core, and wakes whom the core names. The
-writing task is the only one that sends: a call changes the core's state and sets `_wakeup`, so
+How it works. The reading task puts what comes into the core, and wakes the calls whose waiters the
+core returns. Only the writing task sends: a call changes the core's state and sets `_wakeup`, so
 that cancelling the call can't leave half a frame behind. The third task sleeps until the core's
 next deadline, or until that has come nearer (`_alarm`).
 
