@@ -54,7 +54,7 @@ async def test_the_host_is_the_name(tmp_path: Path) -> None:
                     )
                     texts = [answer.text for answer in answers]
                     assert texts == [f"web-1 /{n} {n}" for n in range(20)]
-                    with pytest.raises(httpx.ConnectError, match="nobody has the name web-2"):
+                    with pytest.raises(httpx.ConnectError, match="no session has the name web-2"):
                         await http.get("http://web-2/")
                     with pytest.raises(httpx.ConnectError, match="DNS label"):
                         await http.get("http://web_2/")

@@ -448,7 +448,7 @@ def test_a_dialer_outlives_a_restart_of_its_proxy(run: Any, tmp_path: Path) -> N
 
 def test_a_dialer_gives_up_where_the_proxy_refuses_its_password(tmp_path: Path) -> None:
     with tinyproxy(tmp_path) as url:
-        wrong = url.replace(USER, "nobody")
+        wrong = url.replace(USER, "stranger")
         with (
             muxado.sync.Dialer("127.0.0.1", 4000, proxy=wrong) as dialer,
             pytest.raises(ProxyRefused, match=r"40[17]"),

@@ -43,7 +43,7 @@ async def fleet(no_tasks_left: None, tmp_path: Path) -> AsyncIterator[Fleet]:
         yield fleet
 
 
-async def test_whoever_asks_any_server_reaches_a_name(fleet: Fleet) -> None:
+async def test_every_server_reaches_a_name(fleet: Fleet) -> None:
     async with fleet.member("web-1", [0]), fleet.member("web-2", [1]):
         for node in fleet.nodes:
             for name in ("web-1", "web-2"):
@@ -117,7 +117,7 @@ async def test_the_session_is_told_who_asks_and_how_long_it_waits(fleet: Fleet) 
 
 
 async def test_an_unknown_name_is_said_at_once(fleet: Fleet) -> None:
-    with pytest.raises(NameUnknown, match="nobody has the name web-9"):
+    with pytest.raises(NameUnknown, match="no session has the name web-9"):
         await fleet.nodes[0].open("web-9")
     assert fleet.nodes[0].stats().look_ups == 1
     with pytest.raises(muxado.UsageError):
@@ -348,7 +348,7 @@ def unused_port() -> int:
         return port
 
 
-@pytest.mark.parametrize("who", ["client", "nobody"])
+@pytest.mark.parametrize("who", ["client", "no certificate"])
 async def test_a_client_is_no_peer(fleet: Fleet, tmp_path: Path, who: str) -> None:
     stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     stranger.check_hostname = False

@@ -23,8 +23,8 @@ MOST_WAIT = 86_400.0  # seconds: loops count no longer times well
 class PeerTLS:
     """The certificate of a server, and the authority of its peers'.
 
-    A peer is whoever has a certificate of that authority, whatever its name; so the authority is
-    for peers alone, and not the one of clients.
+    Any certificate of that authority makes a peer, whatever its name; so the authority is for peers
+    alone, and not the one of clients.
 
     Attributes:
         server: the context for peers that dial.

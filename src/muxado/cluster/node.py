@@ -7,7 +7,7 @@ byte before anything of the caller is sent, so everything up to that byte can be
 nothing after it. What a peer has passed on is not passed on again.
 
 A name that was here or there a moment ago is away: its session is about to come back, and is waited
-for. One that nobody knows of is unknown, which is said at once.
+for. One that no server knows is unknown, which is said at once.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ logger: logging.Logger = logging.getLogger("muxado.cluster")
 
 PEER_CONFIG = Config(ping_interval=5.0, ping_timeout=10.0, max_incoming_streams=100_000)
 
-# Seconds for the verdict of a peer, which waits for nobody to give it.
+# Seconds for the verdict of a peer, which gives it without waiting for anything.
 VERDICT_TIMEOUT = 5.0
 
 # Seconds that a session has to end by itself after a newer one of its name has come.
@@ -331,7 +331,7 @@ class Node:
             the stream. What is written to it is for the session alone.
 
         Raises:
-            NameUnknown: nobody has the name, or who has it has no such service.
+            NameUnknown: no session has the name, or its session has no such service.
             NameAway: its session has gone, and none has come within the grace.
             DirectoryAway: the engine can't be asked, and who has the name is not known here.
             Refused: the server that holds the session does not allow it.
@@ -453,7 +453,7 @@ class Node:
             elif (
                 route is None and away is None and gone_at is None and not self._hints.is_away(name)
             ):
-                raise NameUnknown(f"nobody has the name {name}")
+                raise NameUnknown(f"no session has the name {name}")
             gone_at = now if gone_at is None else gone_at
             if now - gone_at >= self._grace:
                 raise away or NameAway(f"the session of {name} is away")
