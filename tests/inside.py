@@ -9,21 +9,22 @@ from collections.abc import Mapping, Sized
 
 from muxado.core import CoreSession, CoreStream
 from muxado.core.credit import FLOOR, LEAST_SHARE, CreditEstimator
-from muxado.core.limits import CHURN_LEAST, MAX_MUTED, MutedIds
+from muxado.core.guards import CHURN_LEAST, MAX_RECENTLY_RESET, RecentlyReset
 from muxado.core.liveness import Liveness
-from muxado.core.receiver import TURN_SIZE
-from muxado.core.sender import FAIR_DATA, LONG_DATA, MAX_ANSWERS
+from muxado.core.receiver import BATCH_SIZE
+from muxado.core.resets import MAX_ANSWERS
+from muxado.core.sender import FAIR_DATA, LONG_DATA
 from muxado.wire import Decoder
 
 __all__ = [
+    "BATCH_SIZE",
     "CHURN_LEAST",
     "FAIR_DATA",
     "FLOOR",
     "LEAST_SHARE",
     "LONG_DATA",
     "MAX_ANSWERS",
-    "MAX_MUTED",
-    "TURN_SIZE",
+    "MAX_RECENTLY_RESET",
     "CreditEstimator",
     "Liveness",
     "accept_queue",
@@ -36,6 +37,7 @@ __all__ = [
     "incoming",
     "liveness",
     "next_id",
+    "output_done",
     "peer_gone",
     "pending_resets",
     "probe_times",
@@ -52,100 +54,105 @@ __all__ = [
 
 def streams(core: CoreSession) -> Mapping[int, CoreStream]:
     """The streams that are alive, heartbeats among them."""
-    return core.streams
+    return core._table.streams
 
 
 def accept_queue(core: CoreSession) -> Mapping[int, CoreStream]:
     """The streams that wait for `accept`."""
-    return core.accept_queue
+    return core._table.accept_queue
 
 
 def incoming(core: CoreSession) -> int:
     """How many streams count in `max_incoming_streams`."""
-    return core.incoming
+    return core._table.incoming
 
 
 def heartbeats(core: CoreSession) -> int:
-    return core.heartbeats
+    return core._table.heartbeats
 
 
 def next_id(core: CoreSession) -> int:
     """The id of the next stream that is opened."""
-    return core.next_id
+    return core._table.next_id
 
 
 def set_next_id(core: CoreSession, stream_id: int) -> int:
     """Have the next stream get an id, as if many had been opened before; return the id."""
-    core.next_id = stream_id
+    core._table.next_id = stream_id
     return stream_id
 
 
 def decoder(core: CoreSession) -> Decoder:
-    return core.decoder
+    return core._decoder
 
 
 def liveness(core: CoreSession) -> Liveness:
-    return core.liveness
+    return core._liveness
 
 
 def credit(core: CoreSession) -> CreditEstimator:
-    return core.credit
+    return core._window.credit
 
 
 def unread(core: CoreSession) -> int:
     """How many bytes are received, and neither taken nor claimed by a reader."""
-    return core.unread
+    return core._window.unread
 
 
 def claimed(core: CoreSession) -> int:
     """How many bytes are received that readers wait to have more of."""
-    return core.claimed
+    return core._window.claimed
 
 
 def credit_received(core: CoreSession, stream: CoreStream, increment: int) -> None:
     """Take credit for a stream that no frame can carry at once."""
-    core.receiver._credit(stream, increment)
+    stream.credit_received(increment)
 
 
 def held(core: CoreSession) -> bool:
     """Whether parsing has stopped in the middle of a read."""
-    return core.receiver.held
+    return core._receiver.paused
 
 
 def stuck(core: CoreSession) -> bool:
     """Whether parsing has stopped until the transport takes what waits."""
-    return core.receiver.stuck
+    return core._receiver.paused_for_output
 
 
-def recently_reset(core: CoreSession) -> MutedIds:
+def recently_reset(core: CoreSession) -> RecentlyReset:
     """The streams this side has reset, as far as they are remembered."""
-    return core.receiver.muted
+    return core._table.resets.recent
 
 
 def recently_reset_ids(core: CoreSession) -> Sized:
-    return core.receiver.muted._ids
+    return core._table.resets.recent._ids
 
 
 def pending_resets(core: CoreSession) -> Mapping[int, int]:
     """The codes of the RSTs that wait to be sent, by stream."""
-    return core.sender.answers
+    return core._table.resets.waiting
 
 
 def scheduled(core: CoreSession) -> int:
     """How many streams have something to send."""
-    return core.sender.scheduler.waiting
+    return core._table.scheduler.waiting
 
 
 def probe_times(core: CoreSession) -> Sized:
     """When stalled streams are to be asked after, those among them that stall no more."""
-    return core.sender._probe_times
+    return core._table.stalls._times
 
 
 def peer_gone(core: CoreSession) -> bool:
     """Whether the peer has sent a GOAWAY."""
-    return core.peer_gone
+    return core.peer_goaway is not None
+
+
+def output_done(core: CoreSession) -> bool:
+    """Whether the session will send nothing more."""
+    return core._sender.done()
 
 
 def torn_down(core: CoreSession) -> bool:
     """Whether the transport is to be ended without ceremony."""
-    return core.abort_transport
+    return core._closing.transport_aborted

@@ -9,7 +9,7 @@ from muxado.core import CLOSING, RUNNING, CoreStream
 from muxado.errors import ProtocolError, SessionClosed, StreamRefused, StreamReset
 from muxado.wire.codec import READ_SIZE
 from tests import inside
-from tests.inside import CHURN_LEAST, MAX_ANSWERS, MAX_MUTED
+from tests.inside import CHURN_LEAST, MAX_ANSWERS, MAX_RECENTLY_RESET
 
 from .peer import WINDOW, Bench, data, goaway, header, rst, wndinc
 from .roles import RoleBench
@@ -49,7 +49,7 @@ def check_ended(bench: RoleBench, bystander: CoreStream, code: int) -> None:
     assert reason is not None
     assert (reason.code, reason.by_peer, reason.clean) == (code, False, False)
     assert bench.core.state == CLOSING
-    assert bench.core.output_done()
+    assert inside.output_done(bench.core)
     assert not inside.streams(bench.core)
     assert bystander.read(6) == b"unread"
     assert inside.unread(bench.core) == 0
@@ -65,7 +65,8 @@ def check_bounded(bench: RoleBench) -> None:
     core = bench.core
     assert len(inside.pending_resets(core)) <= MAX_ANSWERS + 1
     assert (
-        sum(stream_id in inside.recently_reset(core) for stream_id in range(100_000)) <= MAX_MUTED
+        sum(stream_id in inside.recently_reset(core) for stream_id in range(100_000))
+        <= MAX_RECENTLY_RESET
     )
 
 
@@ -547,7 +548,7 @@ def test_the_end_of_the_input(rest: bytes, code: int, client: bool) -> None:
     assert reason is not None
     assert (reason.code, reason.by_peer, reason.clean) == (code, True, False)
     assert bystander.read(6) == b"unread"
-    assert bench.core.output_done()
+    assert inside.output_done(bench.core)
 
 
 def test_the_end_of_the_input_is_quiet_between_frames_with_no_stream_open(client: bool) -> None:

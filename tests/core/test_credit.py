@@ -244,12 +244,13 @@ def test_max_receive_memory_resets_only_the_greedy_stream() -> None:
 def test_a_pause_says_nothing_and_a_slower_rate_shrinks_the_target() -> None:
     estimator = CreditEstimator(16 * MIB, 128 * MIB, 0.0)
     now = 0.0
+    read = 0
 
     def take(count: int, seconds: float) -> None:
-        nonlocal now
+        nonlocal now, read
         now += seconds
-        estimator.taken(count)
-        estimator.tick(now, 0.1)
+        read += count
+        estimator.tick(now, 0.1, read)
 
     for _ in range(20):
         take(MIB, 0.11)
@@ -366,7 +367,7 @@ def test_a_closing_session_asks_after_a_stalled_sender_too() -> None:
     assert probes(bench, 2) == [0.05, 0.25, 1.0]
     bench.hear(rst(3, 4))
     assert stream.finished()
-    assert bench.core.output_done()
+    assert inside.output_done(bench.core)
 
 
 def test_a_peer_of_ours_that_closed_the_stream_answers_the_question() -> None:

@@ -158,7 +158,7 @@ def test_after_shut_down_close_ends_without_another_goaway() -> None:
     bench.flush()
     bench.core.close(bench.now)
     assert bench.flush() == b""
-    assert bench.core.output_done()
+    assert inside.output_done(bench.core)
     assert reason_of(bench).clean
 
 
@@ -169,9 +169,9 @@ def test_close_with_nothing_queued_says_goaway_without_a_pad() -> None:
     bench, stream = server()
     bench.core.close(bench.now)
     assert bench.core.pending()
-    assert not bench.core.output_done()
+    assert not inside.output_done(bench.core)
     assert bench.flush() == farewell(3)
-    assert bench.core.output_done()
+    assert inside.output_done(bench.core)
     assert bench.core.state == CLOSING
     assert bench.core.take_events() & ENDING
     reason = reason_of(bench)
@@ -198,16 +198,16 @@ def test_close_flushes_what_was_written_and_asked_for_while_it_reads_credit() ->
     bench.core.close(bench.now)
     raw = bench.flush()
     assert raw.startswith(farewell(3) + PAD)
-    assert not bench.core.output_done()
+    assert not inside.output_done(bench.core)
     assert unannounced.finished()
     assert not stream.finished()
     bench.hear(wndinc(3, 600))
     assert bench.said() == ["DATA 3 600"]
-    assert not bench.core.output_done()
+    assert not inside.output_done(bench.core)
     bench.hear(wndinc(3, 600))
     assert bench.said() == ["DATA 3 400 FIN"]
     assert stream.finished()
-    assert bench.core.output_done()
+    assert inside.output_done(bench.core)
     assert b"written, not announced" in raw
 
 
@@ -249,7 +249,7 @@ def test_close_ends_at_the_peers_end_of_input() -> None:
     bench.flush()
     assert reason_of(bench).clean
     bench.core.receive_eof(bench.now)
-    assert bench.core.output_done()  # nobody grants credit any more
+    assert inside.output_done(bench.core)  # nobody grants credit any more
     assert not inside.streams(bench.core)
     bench.core.connection_lost(None, bench.now)
     assert bench.core.state == ENDED
@@ -264,7 +264,7 @@ def test_a_breach_while_closing_ends_it_but_not_for_another_reason() -> None:
     bench.flush()
     bench.hear(wndinc(3, 0))
     assert bench.said() == ["GOAWAY 3 1"]
-    assert bench.core.output_done()
+    assert inside.output_done(bench.core)
     assert stream.finished()
     assert (reason_of(bench).clean, reason_of(bench).code) == (False, 0)
 
@@ -277,7 +277,7 @@ def test_two_ends_that_close_at_once_end_cleanly() -> None:
         session.close(pair.now)
     pair.run()
     for session in (pair.client, pair.server):
-        assert session.output_done()
+        assert inside.output_done(session)
         session.receive_eof(pair.now)
         session.connection_lost(None, pair.now)
         assert session.state == ENDED
@@ -317,7 +317,7 @@ def test_abort_cuts_a_close_short() -> None:
     assert stream.finished()
     assert (reason_of(bench).code, reason_of(bench).clean) == (0, False)
     assert bench.said() == ["GOAWAY 3 2"]  # or the peer would take the end for an orderly one
-    assert bench.core.output_done()
+    assert inside.output_done(bench.core)
 
 
 # Idempotence

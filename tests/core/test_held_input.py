@@ -10,11 +10,11 @@ from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
 from muxado.wire.codec import DATA
 from tests import inside
-from tests.inside import MAX_ANSWERS, TURN_SIZE
+from tests.inside import BATCH_SIZE, MAX_ANSWERS
 
 from .peer import Bench, data, goaway
 
-MANY = 4 * TURN_SIZE
+MANY = 4 * BATCH_SIZE
 
 
 def waiting_readers(bench: Bench, count: int = MANY) -> list[CoreStream]:
@@ -37,7 +37,7 @@ def test_a_turn_wakes_no_more_readers_than_can_answer_in_one() -> None:
     woken = 0
     while bench.core.paused:
         wakes = bench.core.take_wakes()
-        assert len(wakes) == TURN_SIZE
+        assert len(wakes) == BATCH_SIZE
         woken += len(wakes)
         bench.core.resume(bench.now)
     woken += len(bench.core.take_wakes())

@@ -133,7 +133,7 @@ def test_a_window_at_the_floor_is_never_drained() -> None:
     bulk = bulk_on(link, 1)
     for _ in range(60):
         run(link, [bulk], 0.2)
-        assert not inside.credit(link.server).draining
+        assert not inside.credit(link.server).probing
 
 
 # Memory

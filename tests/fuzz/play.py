@@ -13,7 +13,7 @@ from muxado.config import Config
 from muxado.core import CLOSING, ENDED, CoreSession, CoreStream
 from muxado.errors import ErrorCode, MuxadoError
 from tests import inside
-from tests.inside import MAX_ANSWERS, MAX_MUTED
+from tests.inside import MAX_ANSWERS, MAX_RECENTLY_RESET
 
 from .rules import Rules
 
@@ -225,7 +225,7 @@ class Play:
         assert inside.heartbeats(core) <= 16
         assert len(inside.accept_queue(core)) <= config.accept_backlog
         assert len(inside.pending_resets(core)) <= MAX_ANSWERS + 1 + self.own_resets + MOST_KEPT
-        assert len(inside.recently_reset_ids(core)) <= MAX_MUTED
+        assert len(inside.recently_reset_ids(core)) <= MAX_RECENTLY_RESET
         assert inside.scheduled(core) <= len(inside.streams(core))
         stats = core.stats()
         assert stats.memory_held == inside.unread(core) + inside.claimed(core)

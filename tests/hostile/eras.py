@@ -171,7 +171,7 @@ class Era:
 
     def said_all(self) -> bool:
         """Return whether a side that closes has nothing more to say."""
-        return any(core.output_done() for core in self.sides)
+        return any(inside.output_done(core) for core in self.sides)
 
     def idle(self) -> bool:
         """Return whether nothing is on its way, or about to be."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from muxado.config import Config
-from tests.inside import MAX_ANSWERS, MAX_MUTED
+from tests.inside import MAX_ANSWERS, MAX_RECENTLY_RESET
 
 from ..core.peer import PAD, PING, data, goaway, header, rst, wndinc
 
@@ -30,7 +30,7 @@ PER_ANSWER = 150  # with the frame that is made of it
 PER_MUTED = 100
 SLACK = 32 * 1024  # dicts and deques that have grown, the estimator, numbers
 
-ANSWERS = MAX_ANSWERS * PER_ANSWER + MAX_MUTED * PER_MUTED + SLACK
+ANSWERS = MAX_ANSWERS * PER_ANSWER + MAX_RECENTLY_RESET * PER_MUTED + SLACK
 STREAMS = MOST_STREAMS * PER_STREAM + ANSWERS
 
 # A stream that was there before the flood, and one that the flood may misuse.

@@ -162,7 +162,7 @@ class Session(ProtocolStreams):
         self._driver.flush()
         while not core.pong(number):
             await self._wait()
-        return core.liveness.rtt
+        return core.rtt
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ask(self._driver.link, name, default)

@@ -8,25 +8,15 @@ Bring your own I/O::
     transport.write(core.data_to_send(now, 65536))       # bytes out by one call
     count = transport.read_into(core.receive_buffer())
     core.bytes_received(count, now)                      # bytes in by one call
-    for waiter in core.take_wakes(): ...                 # and whom to wake
+    for waiter in core.take_wakes(): ...                 # and what to wake
 
 What else a front end needs is here too, and nothing of the modules below is for it: the events
 of `CoreSession.take_events`, the steps of `CoreSession.output_step`, and the states of sessions
 and streams. See docs/architecture.md for how a front end drives it.
 """
 
-from .life import (
-    ABORT,
-    ACCEPTABLE,
-    ANSWERED,
-    CLOSE,
-    DRAINED,
-    ENDING,
-    GOAWAY,
-    HALF_CLOSE,
-    NOTHING,
-    WRITE,
-)
+from .closing import ABORT, CLOSE, HALF_CLOSE, NOTHING, WRITE
+from .ledger import ACCEPTABLE, ANSWERED, DRAINED, ENDING, GOAWAY
 from .memory_pool import MemoryPool
 from .session import CoreSession
 from .states import (

@@ -1,4 +1,4 @@
-"""How much a peer may send ahead of the reader: the receive window, sized per session.
+"""How large the receive windows should be: how much a peer may send ahead of the reader.
 
 A window is credit that the peer holds on one stream. Too little, and a stream is capped at
 window / round trip; too much, and every other stream's data waits behind it in the queues on
@@ -22,21 +22,12 @@ FLOOR: Final = 512 * 1024
 LEAST_SHARE: Final = 64 * 1024
 GAIN: Final = 2.0
 
-# A window is filled up when half of it is used, a large one in steps of this many bytes: the
-# sender of half a window at a time would go only half as fast as the window lets it.
-STEP: Final = 128 * 1024
-
-# What is left of the target while the queues on the way are to run empty (`muxado.core.drain`):
-# half of what the link holds.
-DRAINED: Final = 0.25
+# What is left of the target while the base round trip is measured (`rtt_probe`): half of what the
+# link holds.
+PROBING: Final = 0.25
 
 SHORTEST_EPOCH: Final = 0.005  # seconds; below this the clock's and the loop's grain rule
 KEPT_EPOCHS: Final = 8
-
-
-def worth_granting(window: int, held: int) -> bool:
-    """Return whether a peer that still holds this much of a window should be given more."""
-    return held <= window >> 1 or window - held >= STEP
 
 
 class CreditEstimator:
@@ -44,7 +35,7 @@ class CreditEstimator:
 
     Attributes:
         target: bytes, the credit that all streams of the session should hold together.
-        draining: True while it should be less, so that the queues on the way run empty.
+        probing: True while it should be less, so that the queues on the way run empty.
         epoch: the number of the current measuring interval; streams note the last one in
             which they were counted.
     """
@@ -55,10 +46,10 @@ class CreditEstimator:
         "_max_target",
         "_max_window",
         "_rates",
+        "_read_before",
         "_started",
-        "_taken",
-        "draining",
         "epoch",
+        "probing",
         "target",
     )
 
@@ -66,18 +57,18 @@ class CreditEstimator:
         self._max_window = max_window
         self._max_target = max_target
         self._started = now
-        self._taken = 0
+        self._read_before = 0
         self._active = 0
         self._last_active = 1
         self._rates: list[float] = [0.0] * KEPT_EPOCHS
         self.epoch: int = 1
         self.target: int = min(FLOOR, max_target)
-        self.draining: bool = False
+        self.probing: bool = False
 
     def share(self) -> int:
         """Return the window of one stream, in bytes."""
         streams = self._active if self._active > self._last_active else self._last_active
-        target = int(self.target * DRAINED) if self.draining else self.target
+        target = int(self.target * PROBING) if self.probing else self.target
         share = target // streams
         if share < LEAST_SHARE:
             share = LEAST_SHARE
@@ -90,16 +81,17 @@ class CreditEstimator:
         """
         self._active += 1
 
-    def taken(self, count: int) -> None:
-        """Count bytes that the application took."""
-        self._taken += count
+    def probe(self, probing: bool) -> None:
+        """Start or stop giving less than the link holds."""
+        self.probing = probing
 
-    def tick(self, now: float, min_rtt: float) -> None:
+    def tick(self, now: float, min_rtt: float, read: int) -> None:
         """Close the measuring interval if it has lasted about a round trip.
 
         Args:
             now: the time, in seconds.
             min_rtt: the minimum round trip, in seconds; 0 if none was measured yet.
+            read: how many bytes the application has taken in all.
         """
         if min_rtt <= 0:
             return
@@ -107,12 +99,13 @@ class CreditEstimator:
         if elapsed < min_rtt or elapsed < SHORTEST_EPOCH:
             return
         # An interval much longer than a round trip holds a pause, which says nothing.
-        if self._taken and elapsed < 4 * max(min_rtt, SHORTEST_EPOCH):
-            self._rates[self.epoch % KEPT_EPOCHS] = self._taken / elapsed
+        taken = read - self._read_before
+        if taken and elapsed < 4 * max(min_rtt, SHORTEST_EPOCH):
+            self._rates[self.epoch % KEPT_EPOCHS] = taken / elapsed
             target = max(FLOOR, int(GAIN * max(self._rates) * min_rtt))
             self.target = min(target, self._max_target)
         self.epoch += 1
         self._started = now
-        self._taken = 0
+        self._read_before = read
         self._last_active = max(1, self._active)
         self._active = 0

@@ -1,133 +1,201 @@
 """What comes in: judges every frame, and answers the ones that are out of place.
 
-The answers are docs/protocol.md section 12. A peer's fault is never an exception here: it
-becomes a RST or the session's end.
+`parse` is called with each read of the transport. The decoder cuts what has come into frames and
+announces one at a time; the receiver judges it by the table of streams and hands it on. Of a DATA
+frame only the header is announced: `_data` or `_out_of_place` decide whether the stream may have
+it, and only then `_body` takes what comes, chunk by chunk, to where the stream's bytes go
+(`stream.sink`). A frame for no live stream is answered or ignored by docs/protocol.md section 12.
+
+A peer's fault is never an exception here. It becomes a RST of its stream (`_reject`) or the end of
+the session (`Closing.fail`), and those who wait are woken with the error.
+
+Parsing pauses in the middle of a read, and goes on by `resume`, for one of two reasons:
+
+- `paused`: the accept queue is full, or so many readers were woken and streams accepted
+  (`BATCH_SIZE`) that the application should run first. The front end resumes in its next turn.
+  Streams are refused only if the queue is still full then.
+- `paused_for_output` as well: too many RSTs wait for the transport. It must take them first. A peer
+  that goes on sending until no more fits is given up (`read_on`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..errors import ErrorCode
-from ..wire.codec import BAD_FRAME, CREDIT, DATA, GO_AWAY, NEED_MORE, RESET
+from ..wire import Decoder
+from ..wire.codec import (
+    BAD_FRAME,
+    CREDIT,
+    DATA,
+    FIRST_READ_SIZE,
+    GO_AWAY,
+    NEED_MORE,
+    RESET,
+)
 from ..wire.foreign import recognise
-from .limits import ChurnGuard, MutedIds
-from .sender import MAX_ANSWERS
-from .states import CLOSING, DRAINING, IDLE, RECV_FIN, RECV_SYN, REMOTE_DONE
+from .closing import Closing
+from .guards import ChurnGuard
+from .ledger import ANSWERED, Ledger
+from .liveness import IDLE as LONGEST_IDLE
+from .liveness import Liveness
+from .resets import PendingResets
+from .stalls import Stalls
+from .states import CLOSING, DRAINING, IDLE, RECV_FIN, REMOTE_DONE
 from .stream import TO_ECHO, TO_READER, TO_TYPE, CoreStream
+from .stream_table import StreamTable
+from .tallies import CodeCounts
+from .typed_streams import TypedStreams
+from .window import Window
 
-if TYPE_CHECKING:
-    from .session import CoreSession
-
-# How many readers and new streams one turn of parsing may stir before the application gets
-# its own turn. With fewer than half of them answered, the peer could not work meanwhile.
-TURN_SIZE: Final = 24
-
-# A credit sum is unbounded on the wire; this keeps it in a machine word.
-MOST_CREDIT: Final = 1 << 60
+# Parsing pauses after it has woken this many readers or accepted this many streams, so that the
+# application can run: with fewer than half of them answered, the peer could not work meanwhile.
+BATCH_SIZE: Final = 24
 
 
 class Receiver:
     """The incoming side of a session.
 
     Attributes:
-        held: True while parsing has stopped in the middle of a read, because the
-            application should first take streams or the transport answers.
-        stuck: True if it is the transport that should.
-        muted: streams this side has reset.
+        paused: True while parsing has stopped in the middle of a read.
+        paused_for_output: True if it goes on when the transport has taken what waits.
+        frames_received: how many frames were parsed.
+        resets_received: how often each code came for a stream that was alive.
+        refusals: how often each code refused a stream.
     """
 
     __slots__ = (
         "_churn",
+        "_closing",
         "_decoder",
         "_first_bytes",
         "_first_frame",
+        "_ledger",
+        "_liveness",
         "_new_ids",
         "_opened",
+        "_received_before",
         "_refusing",
-        "_session",
+        "_resets",
+        "_shrink_due",
+        "_stalls",
         "_stream",
-        "held",
-        "muted",
-        "stuck",
+        "_table",
+        "_typed",
+        "_window",
+        "frames_received",
+        "paused",
+        "paused_for_output",
+        "refusals",
+        "resets_received",
     )
 
-    def __init__(self, session: CoreSession) -> None:
-        self._session = session
-        self._decoder = session.decoder
+    def __init__(
+        self,
+        ledger: Ledger,
+        decoder: Decoder,
+        table: StreamTable,
+        closing: Closing,
+        typed: TypedStreams,
+        liveness: Liveness,
+    ) -> None:
+        self._ledger = ledger
+        self._decoder = decoder
+        self._table = table
+        self._closing = closing
+        self._typed = typed
+        self._liveness = liveness
+        self._resets: PendingResets = table.resets
+        self._stalls: Stalls = table.stalls
+        self._window: Window = table.window
         self._stream: CoreStream | None = None  # whose DATA frame is coming in
         self._first_frame = True
         self._first_bytes = b""
-        self._opened = 0
-        self._refusing = False
-        self._churn = ChurnGuard(session.config.max_incoming_streams)
+        self._opened = 0  # how many streams this call of `parse` has queued for `accept`
         self._new_ids: set[int] = set()  # of those streams, which the application can't have seen
-        self.held: bool = False
-        self.stuck: bool = False
-        self.muted: MutedIds = MutedIds()
+        self._refusing = False  # whether the accept queue was full before this call of `parse`
+        self._churn = ChurnGuard(ledger.config.max_incoming_streams)
+        self._shrink_due = ledger.now  # when the receive buffer is next given a thought
+        self._received_before = 0  # payload bytes when it last was
+        self.paused: bool = False
+        self.paused_for_output: bool = False
+        self.frames_received: int = 0
+        self.resets_received: CodeCounts = CodeCounts()
+        self.refusals: CodeCounts = CodeCounts()
+
+    # Parsing
 
     def resume(self) -> None:
-        """Parse on after `held`: whoever should have made room has had a turn."""
+        """Parse on after a pause, if the transport has taken what it should."""
         if not self.waits_for_transport():
-            self.held = self.stuck = False
+            self.paused = self.paused_for_output = False
             self.parse()
 
     def waits_for_transport(self) -> bool:
-        """Return whether answers must leave before parsing goes on."""
-        return self.stuck and self.flooded()
+        """Return whether RSTs must leave before parsing goes on."""
+        return self.paused_for_output and self._resets.full
 
     def read_on(self) -> None:
-        """Make room for input although parsing has stopped.
+        """Make room for input although parsing has paused.
 
-        The application need not have had a turn meanwhile, nor the transport: as long as there
-        is room for what the peer sends, they have time.
+        The application need not have run meanwhile, nor the transport have taken anything: as long
+        as there is room for what the peer sends, they have time.
         """
         if self._decoder.find_room():
             return
         if self.waits_for_transport():
-            self._session.flooded()
+            self._closing.flooded()
         else:
             self.resume()
 
     def finish(self) -> None:
-        """Parse all that has come: nobody can make room any more."""
-        while self.held:
-            self.held = self.stuck = False
-            self.parse()
+        """Parse all that has come: it makes no sense to wait for room any more."""
+        while self.paused:
+            self.paused = self.paused_for_output = False
+            self.parse(at_the_end=True)
 
     def release(self) -> None:
         """Forget all that only input could need, of which there is no more."""
         self._stream = None
         self._new_ids.clear()
-        self.muted.clear()
+        self._resets.recent.clear()
+        self._decoder.release()
 
-    def parse(self) -> None:
-        """Handle every frame that has come. A queue still full now has had its turn."""
-        session = self._session
+    def parse(self, at_the_end: bool = False) -> None:
+        """Handle every frame that has come, until a pause.
+
+        Args:
+            at_the_end: whether the transport's input has ended: each call gets on then, however
+                many RSTs wait.
+        """
+        ledger = self._ledger
         decoder = self._decoder
-        streams = session.streams
+        streams = self._table.streams
         if self._opened:
             self._opened = 0
             self._new_ids.clear()
-        stirred = len(session.wakes)  # before this turn; nobody may have taken them yet
-        self._refusing = len(session.accept_queue) >= session.config.accept_backlog
+        woken = len(ledger.wakes)  # before this call; they may not have been taken yet
+        # A queue that is still full now was given its time.
+        self._refusing = len(self._table.accept_queue) >= ledger.config.accept_backlog
         if self._first_frame:
             self._first_bytes = decoder.first_bytes()
-        while session.state <= CLOSING and not session.deaf:
+        if self._resets.full and not at_the_end:  # the application has asked for many since
+            self._pause_if_full()
+        while ledger.state <= CLOSING and not ledger.discard_input:
             if decoder.body:
                 chunk = decoder.take()
                 if not chunk:
                     return
                 self._body(chunk)
                 continue
-            if self._opened + len(session.wakes) - stirred >= TURN_SIZE:
-                self.held = True
-            if self.held:
+            if self._opened + len(ledger.wakes) - woken >= BATCH_SIZE:
+                self.paused = True
+            if self.paused:
                 return
             kind = decoder.next()
             if kind == NEED_MORE:
                 return
-            session.frames_received += 1
+            self.frames_received += 1
             if kind == DATA:
                 stream = streams.get(decoder.stream_id)
                 if stream is None or decoder.syn or not stream.input_open():
@@ -135,48 +203,36 @@ class Receiver:
                     if stream is None:
                         decoder.skip()
                         self._first_frame = False
-                        self.hold_if_flooded()
+                        self._pause_if_full()
                         continue
                 self._data(stream, decoder.length)
             elif kind == CREDIT:
-                stream = streams.get(decoder.stream_id)
-                if stream is not None and stream.state != IDLE:
-                    self._credit(stream, decoder.value)
-                elif decoder.stream_id > session.rules.last_id:
-                    self._bad_id()
+                self._credit(decoder.stream_id, decoder.value)
             elif kind == RESET:
                 self._reset(decoder.stream_id, decoder.code)
             elif kind == GO_AWAY:
-                session.peer_goes_away(decoder.value, decoder.code, decoder.text)
+                self._closing.peer_goes_away(decoder.value, decoder.code, decoder.text)
             elif kind == BAD_FRAME:
                 self._bad_frame()
             self._first_frame = False
 
     def eof(self) -> None:
         """Handle the transport's end."""
-        session = self._session
         if self._first_frame and self._foreign():
             return
-        session.peer_ended(self._decoder.inside_frame(), silent=session.frames_received == 0)
+        self._closing.peer_ended(self._decoder.inside_frame(), silent=self.frames_received == 0)
 
     # DATA
 
     def _data(self, stream: CoreStream, length: int) -> None:
         """Take the header of a DATA frame for a stream that may receive."""
-        session = self._session
-        stream.heard = True
+        stream.acknowledged = True
         if length:
-            if length > stream.recv_credit:
+            code = self._window.admit(stream, length)
+            if code:
                 self._decoder.skip()
-                self.violation(stream, ErrorCode.FLOW_CONTROL_ERROR)
+                self._reject(stream, code)
                 return
-            held = session.unread + session.claimed + length
-            if held > session.most_held and not session.lease(held):
-                self._decoder.skip()
-                self.violation(stream, ErrorCode.ENHANCE_YOUR_CALM)
-                return
-            stream.recv_credit -= length
-            session.payload_received += length
             self._stream = stream
         elif self._decoder.fin:
             self._fin(stream)
@@ -185,59 +241,54 @@ class Receiver:
         """Take bytes of the DATA frame that is coming in."""
         stream = self._stream
         assert stream is not None
-        session = self._session
-        if stream.destination == TO_READER:
+        if stream.sink == TO_READER:
             if stream.input_open():
-                session.unread += len(chunk)
-                stream.receive(chunk)
-        elif stream.destination == TO_TYPE:
-            session.types.receive(stream, chunk)
-        elif stream.destination == TO_ECHO:
-            session.types.echo(stream, chunk)
+                self._window.put(stream, chunk)
+                if stream.read_waiter is not None:
+                    stream.wake_reader()
+        elif stream.sink == TO_TYPE:
+            if self._typed.receive(stream, chunk):
+                self._deliver(stream)
+            self._pause_if_full()
+        elif stream.sink == TO_ECHO:
+            self._typed.echo(stream, chunk)
+            self._pause_if_full()
         else:
-            stream.dropped = True
-            session.unread += len(chunk)
-            session.consumed(stream, len(chunk))
+            stream.drop(chunk)
         if not self._decoder.body:
             self._stream = None
             if self._decoder.fin and stream.input_open():
                 self._fin(stream)
 
     def _fin(self, stream: CoreStream) -> None:
-        session = self._session
         stream.advance(RECV_FIN)
-        if stream.destination == TO_TYPE:
-            self.violation(stream, ErrorCode.STREAM_CANCELLED)
+        if stream.sink == TO_TYPE:
+            self._reject(stream, ErrorCode.STREAM_CANCELLED)
             return
-        if stream.destination == TO_ECHO:
+        if stream.sink == TO_ECHO:
             stream.finish()
         if not stream.input_open() and stream.state != REMOTE_DONE:
-            session.forget(stream)
+            self._table.forget(stream)
             stream.wake_end()
         elif stream.queued() and stream.send_credit <= 0:
-            session.sender.ask_after(stream)
+            self._stalls.ask_after(stream)
         stream.wake_reader()
 
-    def violation(self, stream: CoreStream, code: int) -> None:
-        """Reset a stream that the peer has misused, or can't be served."""
-        self._answer(stream.stream_id, code)
-        stream.end(code, by_peer=False)
-        self.hold_if_flooded()
-
-    def coming(self, stream: CoreStream) -> int:
-        """Return how many bytes of a frame that has begun are still to come for a stream."""
-        return self._decoder.body if self._stream is stream else 0
+    def _reject(self, stream: CoreStream, code: int) -> None:
+        """Reset a stream that the peer has misused, or that can't be served."""
+        self._table.reject(stream, code)
+        self._pause_if_full()
 
     def _out_of_place(self, stream: CoreStream | None) -> CoreStream | None:
         """Judge DATA that opens a stream, or that no stream expects; None: skip its body."""
-        session = self._session
+        ledger = self._ledger
         decoder = self._decoder
         stream_id = decoder.stream_id
-        too_long = decoder.length > session.config.initial_window
+        too_long = decoder.length > ledger.config.initial_window
         # No muxado peer begins so. The hello of TLS may, if it is over 4 KiB long.
         if self._first_frame and too_long and self._foreign():
             return None
-        if stream_id > session.rules.last_id:
+        if stream_id > ledger.rules.last_id:
             self._bad_id()
             return None
         if decoder.syn:
@@ -245,120 +296,114 @@ class Receiver:
         if stream is not None and stream.state != IDLE:
             # After FIN. The reader keeps its clean end; only our own half is lost.
             if decoder.length:
-                self.violation(stream, ErrorCode.STREAM_CLOSED)
+                self._reject(stream, ErrorCode.STREAM_CLOSED)
             elif decoder.fin and stream.queued() and stream.send_credit <= 0:
-                session.sender.ask_after(stream)
+                self._stalls.ask_after(stream)
             return None
         if decoder.fin and not decoder.length:
             return None
-        if stream_id == session.rules.ping_id:
-            session.shrink_if_idle()
-        answers = session.sender.answers
-        if stream_id not in self.muted and stream_id not in answers and self._answers_more():
-            answers[stream_id] = int(ErrorCode.STREAM_CLOSED)
-            session.sender.drawn += 1
-            if stream_id != session.rules.ping_id:
-                session.resets_sent.count(int(ErrorCode.STREAM_CLOSED))
+        if stream_id == ledger.rules.ping_id:
+            self.shrink_if_idle()
+        self._resets.provoke_for_unknown(stream_id)
         return None
 
     # Opening
 
     def _open(self, stream_id: int, live: CoreStream | None) -> CoreStream | None:
-        session = self._session
-        if stream_id % 2 == session.next_id % 2:
-            role = "clients" if session.client else "servers"
-            session.fail(
+        """Let in the stream that a SYN opens, or refuse it and return None."""
+        ledger = self._ledger
+        table = self._table
+        if stream_id % 2 == table.next_id % 2:
+            role = "clients" if ledger.client else "servers"
+            self._closing.fail(
                 ErrorCode.PROTOCOL_ERROR,
                 f"SYN with this side's parity: are both ends {role}?",
             )
             return None
         if live is not None:
-            session.fail(ErrorCode.PROTOCOL_ERROR, "SYN of a live stream")
+            self._closing.fail(ErrorCode.PROTOCOL_ERROR, "SYN of a live stream")
             return None
-        if session.state >= DRAINING or session.going_away:
-            self._refuse(stream_id, ErrorCode.STREAM_REFUSED)
-            return None
-        if session.incoming >= session.config.max_incoming_streams:
+        if (
+            ledger.state >= DRAINING
+            or self._closing.going_away
+            or table.incoming >= ledger.config.max_incoming_streams
+        ):
             self._refuse(stream_id, ErrorCode.STREAM_REFUSED)
             return None
         if self._queue_stays_full():
             self._refuse(stream_id, ErrorCode.ACCEPT_QUEUE_FULL)
             return None
-        self.muted.discard(stream_id)
-        stream = CoreStream(session, stream_id, False, session.config.initial_window)
-        stream.advance(RECV_SYN)
-        session.add_incoming(stream)
-        if session.config.typed:
-            session.types.expect(stream)
+        self._resets.recent.discard(stream_id)
+        stream = table.add_incoming(stream_id)
+        if stream_id == ledger.rules.ping_id:
+            self._liveness.turn_off()
+            ledger.note(ANSWERED)
+        if ledger.config.typed:
+            table.expect_type(stream)
         else:
-            self.deliver(stream)
+            self._deliver(stream)
         return stream
 
     def _refuse(self, stream_id: int, code: int) -> None:
-        self._session.refusals.count(code)
-        self._answer(stream_id, code)
+        self.refusals.count(code)
+        self._resets.provoke(stream_id, code)
 
-    def deliver(self, stream: CoreStream) -> None:
-        """Queue a stream for the application, and stop parsing if the queue is full now."""
-        session = self._session
+    def _deliver(self, stream: CoreStream) -> None:
+        """Queue a stream for the application, and pause if the queue is full now."""
+        table = self._table
         if self._queue_stays_full():
-            session.refusals.count(ErrorCode.ACCEPT_QUEUE_FULL)
-            self.violation(stream, ErrorCode.ACCEPT_QUEUE_FULL)
+            self.refusals.count(ErrorCode.ACCEPT_QUEUE_FULL)
+            self._reject(stream, ErrorCode.ACCEPT_QUEUE_FULL)
             return
-        session.deliver(stream)
+        table.deliver(stream)
         self._opened += 1
         self._new_ids.add(stream.stream_id)
-        if len(session.accept_queue) >= session.config.accept_backlog and not self._refusing:
-            self.held = True
+        if len(table.accept_queue) >= self._ledger.config.accept_backlog and not self._refusing:
+            self.paused = True
 
     def _queue_stays_full(self) -> bool:
-        session = self._session
-        return self._refusing and len(session.accept_queue) >= session.config.accept_backlog
+        backlog = self._ledger.config.accept_backlog
+        return self._refusing and len(self._table.accept_queue) >= backlog
 
     # The other frames
 
-    def _credit(self, stream: CoreStream, increment: int) -> None:
-        credit = stream.send_credit + increment
-        stream.given += increment
-        if credit > MOST_CREDIT:
-            stream.given -= credit - MOST_CREDIT
-            credit = MOST_CREDIT
-        stream.send_credit = credit
-        stream.heard = True
-        if stream.queued() and not stream.scheduled:
-            sender = self._session.sender
-            sender.unblocked(stream)
-            sender.scheduler.add(stream)
+    def _credit(self, stream_id: int, increment: int) -> None:
+        stream = self._table.streams.get(stream_id)
+        if stream is not None and stream.state != IDLE:
+            stream.acknowledged = True
+            stream.credit_received(increment)
+        elif stream_id > self._ledger.rules.last_id:
+            self._bad_id()
 
     def _reset(self, stream_id: int, code: int) -> None:
-        session = self._session
-        stream = session.streams.get(stream_id)
+        ledger = self._ledger
+        stream = self._table.streams.get(stream_id)
         if stream is None or stream.state == IDLE:
-            if stream_id > session.rules.last_id:
+            if stream_id > ledger.rules.last_id:
                 self._bad_id()
-            elif stream_id == session.rules.ping_id:
-                session.ping_answered()
+            elif stream_id == ledger.rules.ping_id and self._liveness.answer(ledger.now):
+                ledger.note(ANSWERED)
             return
-        session.resets_received.count(code)
+        self.resets_received.count(code)
         if stream.local and code == ErrorCode.ACCEPT_QUEUE_FULL:
             # Frees the entry that a Go peer keeps (docs/protocol.md section 13, no. 9).
-            self._answer(stream_id, ErrorCode.STREAM_CANCELLED)
-            self.hold_if_flooded()
+            self._resets.provoke(stream_id, ErrorCode.STREAM_CANCELLED)
+            self._pause_if_full()
         elif code == ErrorCode.REMOTE_GONE_AWAY:
-            stream.heard = True  # only our own word for a refusal: this peer has seen the stream
-        new = stream_id in self._new_ids or stream.destination == TO_TYPE
+            stream.acknowledged = True  # that code is this side's word: this peer saw the stream
+        new = stream_id in self._new_ids or stream.sink == TO_TYPE
         at_once = new and not stream.accepted
         stream.end(code, by_peer=True)
-        if at_once and self._churn.too_many(session.now):
-            session.fail(ErrorCode.ENHANCE_YOUR_CALM, "too many streams opened and reset")
+        if at_once and self._churn.too_many(ledger.now):
+            self._closing.fail(ErrorCode.ENHANCE_YOUR_CALM, "too many streams opened and reset")
 
     def _bad_id(self) -> None:
-        self._session.fail(ErrorCode.PROTOCOL_ERROR, "stream id is too large")
+        self._closing.fail(ErrorCode.PROTOCOL_ERROR, "stream id is too large")
 
     def _bad_frame(self) -> None:
         decoder = self._decoder
         if not (self._first_frame and self._foreign()):
-            self._session.fail(decoder.code, decoder.text.decode())
+            self._closing.fail(decoder.code, decoder.text.decode())
 
     def _foreign(self) -> bool:
         """End the session and return True if the first bytes are another protocol's."""
@@ -366,36 +411,29 @@ class Receiver:
             return False  # it has begun with a frame that is legal, if unknown
         name = recognise(self._first_bytes)
         if name:
-            self._session.reject(ErrorCode.PROTOCOL_ERROR, name)
+            self._closing.reject(ErrorCode.PROTOCOL_ERROR, name)
         return len(name) > 0
 
-    def _answer(self, stream_id: int, code: int) -> None:
-        """Queue a RST that the peer has drawn."""
-        if self._answers_more():
-            self._session.answer_reset(stream_id, code)
-            self._session.sender.drawn += 1
+    # Bounds
 
-    def _answers_more(self) -> bool:
-        """Return whether the peer may draw another answer.
-
-        A session that is closing has said all with its GOAWAY. It goes without further answers
-        rather than give up on a peer that goes on talking, and lose what it still has to send.
-        """
-        return self._session.state < CLOSING or self._session.sender.drawn < MAX_ANSWERS
-
-    def hold_if_flooded(self) -> None:
+    def _pause_if_full(self) -> None:
         """Stop parsing until the transport has taken what waits, if that is too much."""
-        if self.flooded():
-            self.held = self.stuck = True
+        if self._resets.full:
+            self.paused = self.paused_for_output = True
 
-    def flooded(self) -> bool:
-        """Return whether too many RSTs wait for the transport, of either kind."""
-        return self._session.sender.drawn > MAX_ANSWERS or self.too_many_own()
+    def shrink_if_idle(self) -> None:
+        """Give a large receive buffer back if next to nothing has come for a while.
 
-    def too_many_own(self) -> bool:
-        """Return whether too many RSTs wait that the application has asked for.
-
-        It may reset all the streams that it has in one step, which are not too many.
+        Pings still come in an idle session, perhaps the peer's only: so it is not silent, and has
+        no timer of its own that fires.
         """
-        session = self._session
-        return session.sender.own > MAX_ANSWERS + session.config.max_incoming_streams
+        now = self._ledger.now
+        if now < self._shrink_due:
+            return
+        received = self._window.received
+        if received - self._received_before < FIRST_READ_SIZE:
+            self._decoder.shrink()
+        self._received_before = received
+        self._shrink_due = now + min(
+            self._ledger.config.ping_interval or LONGEST_IDLE, LONGEST_IDLE
+        )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, TypeVar
 
-if TYPE_CHECKING:
-    from .stream import CoreStream
+from .ledger import StreamLedger
+
+S = TypeVar("S", bound=StreamLedger)
 
 LOWEST_PRIORITY: Final = -8
 HIGHEST_PRIORITY: Final = 7
@@ -18,7 +19,7 @@ MOST_STALE: Final = 64
 SHARE_OF_LOWER: Final = 16
 
 
-class _Level:
+class _Level(Generic[S]):
     """The streams of one priority that have something to send.
 
     A stream that ends, or gets another priority, leaves its place behind: seeking it would take
@@ -29,11 +30,11 @@ class _Level:
 
     def __init__(self, priority: int) -> None:
         self.priority = priority
-        self.queue: deque[CoreStream] = deque()
+        self.queue: deque[S] = deque()
         self.stale = 0  # how many places are
         # How many places a stream has left for another priority. Should it be in
         # the queue again, they are the first ones of its places.
-        self.moved: dict[CoreStream, int] = {}
+        self.moved: dict[S, int] = {}
         self.passed = 0  # frames sent since a lower level had its turn
 
     def trim(self) -> None:
@@ -46,7 +47,7 @@ class _Level:
             self.queue = deque([stream for stream in queue if self._live(stream)])
             self.stale = 0
 
-    def _live(self, stream: CoreStream) -> bool:
+    def _live(self, stream: S) -> bool:
         """Return whether a stream's first place is not stale; if it is, it must be dropped."""
         left = self.moved.get(stream, 0)
         if not left:
@@ -58,7 +59,7 @@ class _Level:
         return False
 
 
-class Scheduler:
+class Scheduler(Generic[S]):
     """The streams that have something to send, and whose turn it is.
 
     Attributes:
@@ -68,10 +69,10 @@ class Scheduler:
     __slots__ = ("_levels", "waiting")
 
     def __init__(self) -> None:
-        self._levels: list[_Level] = [_Level(0)]  # highest priority first
+        self._levels: list[_Level[S]] = [_Level(0)]  # highest priority first
         self.waiting: int = 0
 
-    def add(self, stream: CoreStream) -> None:
+    def add(self, stream: S) -> None:
         """Queue a stream behind the others of its priority; once only, until it is taken."""
         stream.scheduled = True
         self.waiting += 1
@@ -85,21 +86,19 @@ class Scheduler:
             if level.priority < priority:
                 break
             index += 1
-        level = _Level(priority)
-        level.queue.append(stream)
-        levels.insert(index, level)
+        new: _Level[S] = _Level(priority)
+        new.queue.append(stream)
+        levels.insert(index, new)
 
-    def take(self) -> CoreStream | None:
-        """Remove and return the stream whose turn it is."""
-        if not self.waiting:
-            return None
+    def take(self) -> S:
+        """Remove and return the stream whose turn it is; one of them must wait."""
         self.waiting -= 1
-        chosen: _Level | None = None
+        chosen: _Level[S] | None = None
         for level in self._levels:
             if not level.queue:
                 continue
             if chosen is not None:
-                # Somebody lower waits too: is it their turn?
+                # A lower level has waiting streams too: is it their turn?
                 chosen.passed += 1
                 if chosen.passed < SHARE_OF_LOWER:
                     break
@@ -112,13 +111,13 @@ class Scheduler:
             chosen.trim()
         return stream
 
-    def remove(self, stream: CoreStream) -> None:
+    def remove(self, stream: S) -> None:
         """Take a stream out that gets a new priority."""
         moved = self._level_of(stream).moved
         moved[stream] = moved.get(stream, 0) + 1
         self.drop(stream)
 
-    def drop(self, stream: CoreStream) -> None:
+    def drop(self, stream: S) -> None:
         """Take a stream out that has ended, and so never comes back."""
         level = self._level_of(stream)
         stream.scheduled = False
@@ -136,7 +135,7 @@ class Scheduler:
             level.stale = 0
         self.waiting = 0
 
-    def _level_of(self, stream: CoreStream) -> _Level:
+    def _level_of(self, stream: S) -> _Level[S]:
         for level in self._levels:
             if level.priority == stream.priority:
                 return level

@@ -1,9 +1,14 @@
-"""One stream: its two halves, its buffers and its credit."""
+"""One stream: its two halves, its buffers and its end.
+
+Everything that a call changes beyond the stream goes through its `StreamHost`, which the table of
+streams is: receive credit to `window`, the turn to send to `scheduler`, a RST to `resets`. The
+fields that those store are declared in `ledger.StreamLedger`; the others are this module's own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..errors import (
     ErrorCode,
@@ -15,8 +20,12 @@ from ..errors import (
     UsageError,
     code_name,
 )
-from .buffers import Inbox, Outbox
-from .scheduler import HIGHEST_PRIORITY, LOWEST_PRIORITY
+from ..wire import Encoder
+from .buffers import Outbox
+from .ledger import Ledger, StreamLedger
+from .resets import PendingResets
+from .scheduler import HIGHEST_PRIORITY, LOWEST_PRIORITY, Scheduler
+from .stalls import Stalls
 from .states import (
     CLOSED,
     CLOSING,
@@ -28,119 +37,136 @@ from .states import (
     REMOTE_DONE,
     RESET,
     SEND_FIN,
+    SEND_SYN,
     STREAM_STATES,
     STREAM_TABLE,
 )
 from .stats import StreamSnapshot
+from .window import Window
 
-if TYPE_CHECKING:
-    from .session import CoreSession
-
-# What becomes of the bytes that come in on a stream.
+# Where the bytes go that come in on a stream.
 TO_READER: Final = 0
 TO_TYPE: Final = 1  # the stream's type isn't complete yet
-TO_ECHO: Final = 2  # Go's heartbeat
-TO_NOBODY: Final = 3  # closed here, and only still sending
+TO_ECHO: Final = 2  # back: Go's heartbeat
+DISCARD: Final = 3  # nowhere: closed here, and only still sending
 
 TYPE_SIZE: Final = 4
 
+# A credit sum is unbounded on the wire; this keeps it in a machine word.
+MOST_CREDIT: Final = 1 << 60
 
-class CoreStream:
+
+class StreamHost:
+    """What the streams of a session share; the table of streams is one.
+
+    Attributes:
+        encoder: packs the frames.
+        ledger: what is known of the session.
+        window: grants receive credit.
+        scheduler: the streams that have something to send.
+        stalls: the streams that wait for credit.
+        resets: the RSTs that wait to be sent.
+    """
+
+    __slots__ = ("encoder", "ledger", "resets", "scheduler", "stalls", "window")
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        encoder: Encoder,
+        window: Window,
+        scheduler: Scheduler[CoreStream],
+        stalls: Stalls,
+        resets: PendingResets,
+    ) -> None:
+        self.ledger: Ledger = ledger
+        self.encoder: Encoder = encoder
+        self.window: Window = window
+        self.scheduler: Scheduler[CoreStream] = scheduler
+        self.stalls: Stalls = stalls
+        self.resets: PendingResets = resets
+
+    def forget(self, stream: CoreStream) -> None:
+        """Drop a stream that is done."""
+        raise NotImplementedError
+
+    def released(self) -> None:
+        """Note that the application has closed a stream that was reset before."""
+        raise NotImplementedError
+
+
+class CoreStream(StreamLedger):
     """One stream of a `CoreSession`, which makes it (`open`, `accept`).
 
     Every call is one synchronous step; none blocks, none touches a transport. What a call
     leaves to be sent is in the session's next `data_to_send`.
 
     Attributes:
-        session: the session.
         stream_id: the id on the wire.
         local: True if this side opened it.
         type: the stream's type in a typed session, else None.
-        state: one of the states in `muxado.core.states`.
+        state: one of the stream states that `muxado.core` exports.
         priority: higher sends first. Set it with `set_priority`.
         inbox: the unread bytes, None if there are none.
         outbox: the unsent bytes, None if there are none.
         send_credit: bytes the peer still lets us send.
+        given: bytes this side was ever allowed to send.
         recv_credit: bytes the peer may still send.
         granted: bytes the peer was ever allowed to send.
-        given: bytes this side was ever allowed to send.
+        granting: True while more is to be granted: a flush would send it.
         opened_at: when it was made, in whole seconds.
         eof_received: True once the peer's FIN is in.
+        fin_asked: True once this side writes no more.
+        fin_sent: True once this side's FIN is out.
+        closed_here: True after `close` or `reset`.
+        dropped: True if unread or unsent bytes were thrown away.
         reset_code: the code of the RST that ended the stream, -1 if none did.
-        read_waiter: what the shell put here to be told that reading may go on. The core
-            moves it to the session's `wakes` and forgets it.
+        reset_by_peer: True if that RST came from the peer.
+        read_waiter: what the front end put here to be told that reading may go on. The core
+            moves it to those that `take_wakes` returns, and forgets it.
         write_waiter: the same for writing.
         end_waiters: the same for those who wait for the FIN to go out or for the end.
     """
 
     __slots__ = (
-        "accepted",
-        "claimed",
+        "_host",
         "closed_here",
-        "destination",
         "dropped",
         "end_waiters",
         "eof_received",
-        "epoch",
         "fin_asked",
         "fin_sent",
         "given",
-        "granted",
-        "granting",
-        "heard",
-        "inbox",
         "local",
         "opened_at",
         "outbox",
-        "priority",
-        "probe_at",
-        "probe_step",
         "read_waiter",
-        "recv_credit",
         "reset_by_peer",
         "reset_code",
-        "scheduled",
         "send_credit",
-        "session",
-        "state",
-        "stream_id",
+        "sink",
         "type",
-        "window",
         "write_waiter",
     )
 
-    def __init__(self, session: CoreSession, stream_id: int, local: bool, window: int) -> None:
-        self.session: CoreSession = session
-        self.stream_id: int = stream_id
+    def __init__(self, host: StreamHost, stream_id: int, local: bool) -> None:
+        window = host.ledger.config.initial_window
+        super().__init__(stream_id, local, window)
+        self._host: StreamHost = host
         self.local: bool = local
         self.type: int | None = None
-        self.state: int = IDLE
-        self.priority: int = 0
-        self.destination: int = TO_READER
-        self.accepted: bool = local
-        self.opened_at: int = int(session.now)
-
-        self.inbox: Inbox | None = None
-        self.claimed: int = 0  # unread bytes that the reader has laid claim to: credit was given
-        self.recv_credit: int = window
-        self.granted: int = window
-        self.window: int = window  # the window last granted, which the credit refills up to
-        self.granting: bool = False
-        self.epoch: int = 0
-        self.eof_received: bool = False
-        self.heard: bool = False  # anything at all came back
-        self.dropped: bool = False  # unread or unsent bytes were thrown away
+        self.opened_at: int = int(host.ledger.now)
+        self.sink: int = TO_READER
 
         self.outbox: Outbox | None = None
         self.send_credit: int = window
         self.given: int = window
-        self.scheduled: bool = False
         self.fin_asked: bool = False
         self.fin_sent: bool = False
-        self.probe_at: float = 0.0
-        self.probe_step: int = -1  # -1: not blocked on a peer that has said FIN
+        self.eof_received: bool = False
 
         self.closed_here: bool = False
+        self.dropped: bool = False
         self.reset_code: int = -1
         self.reset_by_peer: bool = False
 
@@ -165,7 +191,7 @@ class CoreStream:
             or self.eof_received
             or self.state == CLOSED
             or self.closed_here
-            or self.session.state >= CLOSING
+            or self._host.ledger.state >= CLOSING
         )
 
     def check_readable(self) -> None:
@@ -176,7 +202,7 @@ class CoreStream:
             StreamReset: the stream was reset.
             SessionError: the session has ended, or this side has closed it.
         """
-        if self.state == CLOSED or self.closed_here or self.session.closed_here:
+        if self.state == CLOSED or self.closed_here or self._host.ledger.closed_here:
             raise self.failure()
 
     def find(self, separator: bytes, searched: int) -> tuple[int, int]:
@@ -200,7 +226,7 @@ class CoreStream:
 
     def at_eof(self) -> bool:
         """Return whether the peer has finished and everything was read."""
-        if self.session.closed_here and not self._ran_to_its_end():
+        if self._host.ledger.closed_here and not self._ran_to_its_end():
             return False  # what was unread has been dropped
         return self.eof_received and self.unread() == 0
 
@@ -210,7 +236,7 @@ class CoreStream:
         Raises:
             SessionError: this side has closed the session before the stream was over.
         """
-        if self.session.closed_here and not self._ran_to_its_end():
+        if self._host.ledger.closed_here and not self._ran_to_its_end():
             raise self.failure()
 
     def read(self, limit: int) -> bytes:
@@ -224,42 +250,27 @@ class CoreStream:
             StreamReset: the stream was reset, and what came before has been read.
             SessionError: the session ended, and what came before has been read.
         """
-        if self.closed_here or (self.session.closed_here and not self._ran_to_its_end()):
+        host = self._host
+        if self.closed_here or (host.ledger.closed_here and not self._ran_to_its_end()):
             raise self.failure()
-        inbox = self.inbox
-        if inbox is not None and inbox.size:
-            data = inbox.read(limit)
-            if not inbox.size:
-                self.inbox = None  # an idle stream holds no buffers
-            count = len(data)
-            if self.claimed:
-                paid = min(self.claimed, count)
-                self.claimed -= paid
-                self.session.claimed -= paid
-                count -= paid
-            if count:
-                self.session.consumed(self, count)
-            return data
+        if self.inbox is not None:
+            return host.window.take(self, limit)
         if self.eof_received or self.state != CLOSED:
             return b""
         raise self.failure()
 
     def claim(self, limit: int) -> None:
-        """Pay for the first unread bytes, at most `limit`, as if they had been read.
+        """Grant credit for buffered bytes before they are read, at most `limit`.
 
-        For a reader that wants more at once than the window lets in: the bytes stay in
-        the buffer, and are still there if the reader gives up.
+        So a reader can wait for more than one window. The bytes stay in the buffer, and are still
+        there if the reader gives up.
         """
-        count = min(limit, self.unread()) - self.claimed
-        if count > 0:
-            self.claimed += count
-            self.session.claimed += count
-            self.session.consumed(self, count)
+        self._host.window.claim(self, limit)
 
     def announce(self) -> None:
         """Let the peer know of a stream that was opened here, if it doesn't yet."""
         if self.state == IDLE and not self.scheduled and self.local:
-            self.session.sender.scheduler.add(self)
+            self._host.scheduler.add(self)
 
     # Writing
 
@@ -270,7 +281,7 @@ class CoreStream:
 
     def write_full(self) -> bool:
         """Return whether so much is queued that a writer should wait."""
-        return self.queued() >= self.session.config.write_high_water
+        return self.queued() >= self._host.ledger.config.write_high_water
 
     def stalled(self) -> bool:
         """Return whether the peer must grant credit before all that is queued can be sent."""
@@ -283,7 +294,7 @@ class CoreStream:
             StreamClosed: the stream.
             SessionError: the session.
         """
-        if self.closed_here or self.session.closed_here:
+        if self.closed_here or self._host.ledger.closed_here:
             raise self.failure()
 
     def check_writable(self) -> None:
@@ -297,7 +308,7 @@ class CoreStream:
         if (
             self.fin_asked
             or (self.state >= LOCAL_DONE and self.state != REMOTE_DONE)
-            or self.session.state >= CLOSING
+            or self._host.ledger.state >= CLOSING
         ):
             raise self.failure()
 
@@ -313,20 +324,111 @@ class CoreStream:
         if outbox is None:
             outbox = self.outbox = Outbox()
         outbox.append(data)
-        self.session.queued += len(data)
+        host = self._host
+        host.ledger.queued += len(data)
         if not self.scheduled:
             if self.send_credit > 0:
-                self.session.sender.scheduler.add(self)
+                host.scheduler.add(self)
             elif outbox.size == len(data):
-                self.session.sender.blocked(self)
+                host.stalls.blocked(self)
+
+    def say_type(self, type: int) -> None:
+        """Begin the stream with its type; called once, when it was opened here."""
+        self.type = type
+        self.outbox = Outbox()
+        self.outbox.append(type.to_bytes(TYPE_SIZE, "big"))
+        self._host.ledger.queued += TYPE_SIZE
 
     def finish(self) -> None:
         """Half-close: say FIN once everything queued is out. Harmless when repeated."""
-        if self.fin_asked or self.state == CLOSED or self.session.state >= CLOSING:
+        host = self._host
+        if self.fin_asked or self.state == CLOSED or host.ledger.state >= CLOSING:
             return
         self.fin_asked = True
         if not self.scheduled and (self.state == IDLE or not self.queued()):
-            self.session.sender.scheduler.add(self)
+            host.scheduler.add(self)
+
+    def send_frame(self, most: int, out: list[bytes | bytearray | memoryview]) -> int:
+        """Cut the stream's next frame, and queue the stream again if it has another.
+
+        Args:
+            most: how many bytes of payload it may have.
+            out: what the frame is added to.
+
+        Returns:
+            how many bytes of payload it has; -1 if there was no frame to send.
+        """
+        host = self._host
+        outbox = self.outbox
+        queued = outbox.size if outbox is not None else 0
+        length = most
+        if length > queued:
+            length = queued
+        if length > self.send_credit:
+            length = self.send_credit
+        opens = self.state == IDLE
+        # FIN rides on the last data, but never on a SYN: a Go peer could then not answer
+        # (docs/protocol.md section 13, no. 3).
+        ends = self.fin_asked and length == queued and not opens
+        if not (length or opens or ends):
+            if queued:
+                host.stalls.blocked(self)
+            return -1
+        out.append(host.encoder.data_header(self.stream_id, length, opens, ends))
+        if length:
+            assert outbox is not None
+            outbox.take(length, out)
+            self.send_credit -= length
+            ledger = host.ledger
+            ledger.queued -= length
+            queued -= length
+            if not queued:
+                self.outbox = None
+            if self.write_waiter is not None and queued < ledger.config.write_high_water:
+                self.wake_writer()
+        if opens:
+            self.advance(SEND_SYN)
+        if ends:
+            self._fin_is_out()
+        elif queued:
+            if self.send_credit > 0:
+                host.scheduler.add(self)
+            else:
+                host.stalls.blocked(self)
+        elif self.fin_asked:
+            host.scheduler.add(self)
+        return length
+
+    def credit_received(self, increment: int) -> None:
+        """Take credit that the peer has granted."""
+        credit = self.send_credit + increment
+        self.given += increment
+        if credit > MOST_CREDIT:
+            self.given -= credit - MOST_CREDIT
+            credit = MOST_CREDIT
+        self.send_credit = credit
+        if self.outbox is not None and not self.scheduled:
+            host = self._host
+            if self.probe_step >= 0:
+                host.stalls.unblocked(self)
+            host.scheduler.add(self)
+
+    def _fin_is_out(self) -> None:
+        self.advance(SEND_FIN)
+        if self.state == CLOSED:
+            self._host.forget(self)
+        elif self.closed_here:
+            self._leave()
+        self.wake_end()
+
+    def _leave(self) -> None:
+        """Forget the stream that was closed here, as Go does, once its FIN is out.
+
+        A peer that may be waiting to write is told that this side reads no more.
+        """
+        if not self.eof_received and (self.dropped or self.recv_credit <= 0):
+            self._host.resets.ask(self.stream_id, int(ErrorCode.STREAM_CLOSED), self.local)
+        self.end(-1, by_peer=False)
 
     # Looking
 
@@ -353,7 +455,7 @@ class CoreStream:
         unread = self.unread()
         queued = self.queued()
         waits = []
-        if self.destination == TO_TYPE:
+        if self.sink == TO_TYPE:
             waits.append("type")
         elif not self.accepted:
             waits.append("accept")
@@ -382,7 +484,7 @@ class CoreStream:
         """End both directions in order: FIN after what is queued; what comes is dropped."""
         if self.closed_here:
             return
-        if self.state == CLOSED or self.session.state >= CLOSING:
+        if self.state == CLOSED or self._host.ledger.state >= CLOSING:
             self._release()
             self.discard_input()
             self.wake_all()
@@ -394,9 +496,9 @@ class CoreStream:
         if self.unread():
             self.dropped = True
         self.discard_input()
-        self.destination = TO_NOBODY
+        self.sink = DISCARD
         if self.fin_sent:
-            self.session.forget_closed(self)
+            self._leave()
         else:
             self.finish()
         self.wake_all()
@@ -414,10 +516,27 @@ class CoreStream:
             self.discard_input()
             return
         self.closed_here = True
-        if self.state != IDLE and self.session.state < CLOSING:
-            self.session.reset_here(self, code)
+        host = self._host
+        if self.state != IDLE and host.ledger.state < CLOSING:
+            host.resets.ask(self.stream_id, code, self.local)
         self.end(code, by_peer=False)
         self.discard_input()
+
+    def session_closes(self) -> bool:
+        """End what the application has of the stream, but send what it wrote.
+
+        Returns:
+            whether that cuts the stream off: something is unread, or waited for.
+        """
+        cut = self.sink != TO_ECHO and self.input_wanted()
+        self.discard_input()
+        unannounced = self.state == IDLE and not self.scheduled
+        if unannounced or self.sink == TO_ECHO:
+            self.end(-1, by_peer=False)
+        else:
+            self.sink = DISCARD
+            self.wake_all()
+        return cut
 
     def input_wanted(self) -> bool:
         """Return whether bytes are unread, or a reader waits for some."""
@@ -439,7 +558,7 @@ class CoreStream:
         An unread reply does, even of a stream that is over: its bytes count until they are read.
         So does a stream that was reset: it counts as an incoming one until it is closed here.
         """
-        if self.closed_here or self.session.state >= CLOSING:
+        if self.closed_here or self._host.ledger.state >= CLOSING:
             return False
         return self.state != CLOSED or self.unread() > 0 or self.lingers()
 
@@ -454,13 +573,14 @@ class CoreStream:
             and self.accepted
             and not self.closed_here
             and not self.local
-            and self.destination == TO_READER
+            and self.sink == TO_READER
         )
 
     def _release(self) -> None:
         """Note that the application has closed a stream that is over."""
-        if self.session.state < CLOSING and self.state == CLOSED and self.lingers():
-            self.session.incoming -= 1
+        host = self._host
+        if host.ledger.state < CLOSING and self.state == CLOSED and self.lingers():
+            host.released()
         self.closed_here = True
 
     def set_priority(self, priority: int) -> None:
@@ -469,20 +589,17 @@ class CoreStream:
         Raises:
             UsageError: it is not in that range.
         """
-        if not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
-            raise UsageError(
-                f"a priority is from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, not {priority}"
-            )
+        check_priority(priority)
         if self.scheduled:
-            self.session.sender.scheduler.remove(self)
+            self._host.scheduler.remove(self)
             self.priority = priority
-            self.session.sender.scheduler.add(self)
+            self._host.scheduler.add(self)
         else:
             self.priority = priority
 
     def finished(self) -> bool:
         """Return whether nothing is left to send: the FIN is out, or the stream failed."""
-        return self.fin_sent or self.state == CLOSED or self.session.state == ENDED
+        return self.fin_sent or self.state == CLOSED or self._host.ledger.state == ENDED
 
     def outcome(self) -> int | None:
         """Return how a stream that is over ended: its reset code, or None for in order.
@@ -492,8 +609,9 @@ class CoreStream:
         """
         if self.reset_code >= 0:
             return self.reset_code
-        if self.session.reason is not None and not (self.eof_received and self.fin_sent):
-            raise self.session.failure()
+        ledger = self._host.ledger
+        if ledger.reason is not None and not (self.eof_received and self.fin_sent):
+            raise ledger.failure()
         return None
 
     def await_end(self, waiter: object, living: Container[object] | None = None) -> None:
@@ -518,18 +636,18 @@ class CoreStream:
 
     def failure(self) -> MuxadoError:
         """Return a fresh copy of the error that ended this stream for its user."""
-        session = self.session
+        ledger = self._host.ledger
         if self.reset_code >= 0 and not (self.closed_here and self.reset_by_peer):
             return self._reset_error()
-        if session.reason is not None and (self.state == CLOSED or session.closed_here):
-            return session.failure()
-        if session.closed_here:
+        if ledger.reason is not None and (self.state == CLOSED or ledger.closed_here):
+            return ledger.failure()
+        if ledger.closed_here:
             return SessionClosed("the session is closed")
         if self.closed_here:
             return StreamClosed("the stream is closed")
         if self.fin_asked:
             return StreamClosed("write_eof() was called: this side writes no more")
-        return session.failure()
+        return ledger.failure()
 
     def _reset_error(self) -> StreamReset:
         code = self.reset_code
@@ -539,13 +657,13 @@ class CoreStream:
                 f"the stream was reset by this side: {name}", code=code, by_peer=False
             )
         refusal = code in (ErrorCode.STREAM_REFUSED, ErrorCode.ACCEPT_QUEUE_FULL)
-        if self.local and not self.heard and (refusal or code == ErrorCode.REMOTE_GONE_AWAY):
+        if self.local and not self.acknowledged and (refusal or code == ErrorCode.REMOTE_GONE_AWAY):
             return StreamRefused(
                 f"the peer refused the stream unseen: {name}", code=code, by_peer=True
             )
         return StreamReset(f"the peer reset the stream: {name}", code=code, by_peer=True)
 
-    # For the session
+    # For the other parts of the session
 
     def advance(self, event: int) -> None:
         """Go to the next state; the table has no answer for what can't happen."""
@@ -559,7 +677,7 @@ class CoreStream:
 
     def _ran_to_its_end(self) -> bool:
         """Return whether both FINs were through before this side closed the session."""
-        return self.eof_received and self.fin_sent and self.destination == TO_READER
+        return self.eof_received and self.fin_sent and self.sink == TO_READER
 
     def input_open(self) -> bool:
         """Return whether the peer may still send data."""
@@ -572,62 +690,68 @@ class CoreStream:
         self.advance(RESET)
         self.reset_code = code
         self.reset_by_peer = by_peer
+        host = self._host
         if self.scheduled:
-            self.session.sender.scheduler.drop(self)
+            host.scheduler.drop(self)
         unsent = self.queued()
         if unsent:
-            self.session.queued -= unsent
+            host.ledger.queued -= unsent
             self.dropped = True
         self.outbox = None
         if code >= 0 and not self.accepted:
-            self.session.accept_queue.pop(self.stream_id, None)
             self.discard_input()
-        self.session.forget(self)
+        host.forget(self)
         self.wake_all()
 
-    def receive(self, chunk: bytes) -> None:
-        """Add bytes to what can be read."""
-        inbox = self.inbox
-        if inbox is None:
-            inbox = self.inbox = Inbox()
-        inbox.append(chunk)
-        if self.read_waiter is not None:
-            self.session.wakes.append(self.read_waiter)
-            self.read_waiter = None
+    def pour_into(self, sink: int) -> None:
+        """Have the bytes that come go elsewhere from now on."""
+        self.sink = sink
+
+    def take_type(self, type: int) -> None:
+        """Take note of what type the peer has given the stream."""
+        self.type = type
+
+    def drop(self, chunk: bytes) -> None:
+        """Throw bytes away that came after the stream was closed here."""
+        self.dropped = True
+        self._host.window.pass_over(self, len(chunk))
 
     def discard_input(self) -> None:
         """Throw away what is unread."""
-        inbox = self.inbox
-        if inbox is not None and inbox.size:
-            count = inbox.size - self.claimed
-            self.inbox = None
-            self.session.claimed -= self.claimed
-            self.claimed = 0
-            self.session.consumed(self, count)
+        if self.inbox is not None:
+            self._host.window.discard(self)
 
     def wake_reader(self) -> None:
-        """Tell the reader that waits, if one does."""
+        """Wake the reader that waits, if one does."""
         if self.read_waiter is not None:
-            self.session.wakes.append(self.read_waiter)
+            self._host.ledger.wakes.append(self.read_waiter)
             self.read_waiter = None
 
     def wake_writer(self) -> None:
-        """Tell the writer that waits, if one does."""
+        """Wake the writer that waits, if one does."""
         if self.write_waiter is not None:
-            self.session.wakes.append(self.write_waiter)
+            self._host.ledger.wakes.append(self.write_waiter)
             self.write_waiter = None
 
     def wake_end(self) -> None:
-        """Tell those who wait for the end."""
+        """Wake those that wait for the end."""
         if self.end_waiters is not None:
-            self.session.wakes.extend(self.end_waiters)
+            self._host.ledger.wakes.extend(self.end_waiters)
             self.end_waiters = None
 
     def wake_all(self) -> None:
-        """Tell everybody who waits."""
+        """Wake all that wait."""
         if self.read_waiter is not None:
             self.wake_reader()
         if self.write_waiter is not None:
             self.wake_writer()
         if self.end_waiters is not None:
             self.wake_end()
+
+
+def check_priority(priority: int) -> None:
+    """Raise `UsageError` for what can't be a stream's priority."""
+    if not LOWEST_PRIORITY <= priority <= HIGHEST_PRIORITY:
+        raise UsageError(
+            f"a priority is from {LOWEST_PRIORITY} to {HIGHEST_PRIORITY}, not {priority}"
+        )

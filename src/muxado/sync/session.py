@@ -264,7 +264,7 @@ class Session(BaseSession[Stream]):
         number = driver.ask(self._ping)
         if not self._wait_for(lambda: driver.ask(core.pong, number), deadline):
             raise TimeoutError("timed out")
-        return core.liveness.rtt
+        return core.rtt
 
     def _ping(self) -> int:
         number = self._core.ping()

@@ -225,7 +225,7 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
                 await self._change()
         except SessionError as exc:
             raise self._trio_error(exc) from exc
-        return core.liveness.rtt
+        return core.rtt
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._info.get(name, default)

@@ -74,20 +74,23 @@ class MuxadoV2Encoder(Encoder):
         return _pack_header(word, stream_id)
 
     def reset(self, stream_id: int, code: int) -> bytes:
-        check_field("stream id", stream_id, 1, MAX_ID)
-        check_field("error code", code, 0, 0xFFFFFFFF)
+        if not (0 < stream_id <= MAX_ID and 0 <= code <= 0xFFFFFFFF):
+            check_field("stream id", stream_id, 1, MAX_ID)
+            check_field("error code", code, 0, 0xFFFFFFFF)
         return _pack_fixed(4 << 8 | TYPE_RST << 4, stream_id, code)
 
     def credit(self, stream_id: int, increment: int) -> bytes:
-        check_field("stream id", stream_id, 1, MAX_ID)
-        check_field("window increment", increment, 1, 0x7FFFFFFF)
+        if not (0 < stream_id <= MAX_ID and 0 < increment <= 0x7FFFFFFF):
+            check_field("stream id", stream_id, 1, MAX_ID)
+            check_field("window increment", increment, 1, 0x7FFFFFFF)
         return _pack_fixed(4 << 8 | TYPE_WNDINC << 4, stream_id, increment)
 
     def go_away(self, last_id: int, code: int, debug: bytes, final: bool) -> bytes:
-        check_field("last stream id", last_id, 0, MAX_ID)
-        check_field("error code", code, 0, 0xFFFFFFFF)
         length = 8 + len(debug)
-        check_field("GOAWAY length", length, 8, MAX_LENGTH)
+        if not (0 <= last_id <= MAX_ID and 0 <= code <= 0xFFFFFFFF and length <= MAX_LENGTH):
+            check_field("last stream id", last_id, 0, MAX_ID)
+            check_field("error code", code, 0, 0xFFFFFFFF)
+            check_field("GOAWAY length", length, 8, MAX_LENGTH)
         frame = _pack_go_away(length << 8 | TYPE_GOAWAY << 4, 0, last_id, code) + debug
         return frame if final else frame + GO_AWAY_PAD
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-# Ids of streams that this side has reset, whose late data draws no further answer.
-MAX_MUTED: Final = 4096
+# So many streams that this side has reset are remembered: what comes late for them isn't answered.
+MAX_RECENTLY_RESET: Final = 4096
 
-# Seconds over which streams that the peer opens and resets at once are counted, and how many are
-# borne at least: an application that has no time for seconds finds many in one read.
+# The peer may open and reset at once so many streams at least in so many seconds: an application
+# that is busy for seconds finds many of them in one read.
 CHURN_WINDOW: Final = 10.0
 CHURN_LEAST: Final = 1000
 
 
-class MutedIds:
-    """The most recently reset streams: data that was under way is dropped in silence."""
+class RecentlyReset:
+    """The ids of the streams that were reset last: what comes late for them isn't answered."""
 
     __slots__ = ("_ids",)
 
@@ -26,7 +26,7 @@ class MutedIds:
         """Add an id; the oldest goes if there are too many."""
         ids = self._ids
         ids[stream_id] = None
-        if len(ids) > MAX_MUTED:
+        if len(ids) > MAX_RECENTLY_RESET:
             ids.popitem(last=False)
 
     def discard(self, stream_id: int) -> None:

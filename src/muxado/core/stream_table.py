@@ -1,0 +1,201 @@
+"""The streams of a session: which are alive, which wait for the application, and how many count."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from ..wire import Encoder
+from .ledger import ACCEPTABLE, DRAINED, Ledger
+from .resets import PendingResets
+from .scheduler import Scheduler
+from .stalls import Stalls
+from .states import DRAINING, RECV_SYN
+from .stream import TO_ECHO, TO_TYPE, CoreStream, StreamHost
+from .window import Window
+
+
+class StreamTable(StreamHost):
+    """The streams of one session.
+
+    Attributes:
+        streams: those that are alive, by id; heartbeats among them.
+        accept_queue: those that wait for `accept`, by id; some may be over already.
+        untyped: when each stream must have said its type, by id and in the order of that time.
+        incoming: how many streams of the peer are alive, or reset while the application still
+            has them.
+        heartbeats: how many more are alive that are heartbeats, which no limit counts.
+        highest_accepted: the largest id of a stream that was let in.
+        next_id: the id of the next stream that is opened here.
+        opened_count: how many were opened here.
+        accepted_count: how many the application has accepted.
+    """
+
+    __slots__ = (
+        "_on_end",
+        "accept_queue",
+        "accepted_count",
+        "heartbeats",
+        "highest_accepted",
+        "incoming",
+        "next_id",
+        "opened_count",
+        "streams",
+        "untyped",
+    )
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        encoder: Encoder,
+        window: Window,
+        scheduler: Scheduler[CoreStream],
+        stalls: Stalls,
+        resets: PendingResets,
+    ) -> None:
+        super().__init__(ledger, encoder, window, scheduler, stalls, resets)
+        rules = ledger.rules
+        self.streams: dict[int, CoreStream] = {}
+        # An OrderedDict has its first item at hand, which a dict seeks among the removed ones.
+        self.accept_queue: OrderedDict[int, CoreStream] = OrderedDict()
+        self.untyped: OrderedDict[int, float] = OrderedDict()
+        self.incoming: int = 0
+        self.heartbeats: int = 0
+        self.highest_accepted: int = 0
+        self.next_id: int = rules.first_client_id if ledger.client else rules.first_server_id
+        self.opened_count: int = 0
+        self.accepted_count: int = 0
+        self._on_end: Callable[[CoreStream], object] | None = None
+
+    # Coming and going
+
+    def open(self) -> CoreStream:
+        """Add a stream that this side opens."""
+        stream_id = self.next_id
+        stream = CoreStream(self, stream_id, True)
+        self.next_id = stream_id + 2
+        self.opened_count += 1
+        self.streams[stream_id] = stream
+        return stream
+
+    def add_incoming(self, stream_id: int) -> CoreStream:
+        """Add a stream that the peer has opened."""
+        stream = CoreStream(self, stream_id, False)
+        stream.advance(RECV_SYN)
+        self.streams[stream_id] = stream
+        self.incoming += 1
+        if stream_id > self.highest_accepted:
+            self.highest_accepted = stream_id
+        return stream
+
+    def expect_type(self, stream: CoreStream) -> None:
+        """Have an incoming stream say its type first, within a limited time."""
+        stream.pour_into(TO_TYPE)
+        ledger = self.ledger
+        self.untyped[stream.stream_id] = ledger.now + ledger.config.type_timeout
+
+    def type_is_known(self, stream: CoreStream) -> None:
+        """Wait for a stream's type no more."""
+        del self.untyped[stream.stream_id]
+
+    def deliver(self, stream: CoreStream) -> None:
+        """Queue a stream for `accept`."""
+        self.accept_queue[stream.stream_id] = stream
+        self.ledger.note(ACCEPTABLE)
+
+    def accept(self) -> CoreStream | None:
+        """Return the stream that waits longest for the application, None if none does."""
+        if not self.accept_queue:
+            return None
+        stream = self.accept_queue.popitem(last=False)[1]
+        stream.accepted = True
+        self.accepted_count += 1
+        return stream
+
+    def make_heartbeat(self, stream: CoreStream) -> None:
+        """Echo an incoming stream from now on: no limit and no statistics count it."""
+        stream.pour_into(TO_ECHO)
+        stream.accepted = True
+        self.heartbeats += 1
+        self.incoming -= 1
+        self.check_drained()
+
+    def reject(self, stream: CoreStream, code: int) -> None:
+        """Reset a stream that the peer has misused, or that can't be served."""
+        self.resets.provoke(stream.stream_id, code)
+        stream.end(code, by_peer=False)
+
+    def forget(self, stream: CoreStream) -> None:
+        """Drop a stream that is done."""
+        stream_id = stream.stream_id
+        if self.streams.pop(stream_id, None) is None:
+            return
+        if stream.sink == TO_ECHO:
+            self.heartbeats -= 1
+        elif not stream.local:
+            # One that was reset counts until the application has closed it.
+            if stream.reset_code < 0 or not stream.lingers():
+                self.incoming -= 1
+            if stream.sink == TO_TYPE:
+                self.untyped.pop(stream_id, None)
+            if stream.reset_code >= 0 and not stream.accepted:
+                self.accept_queue.pop(stream_id, None)
+        if stream.probe_step >= 0:
+            self.stalls.unblocked(stream)
+        if stream.granting:
+            self.window.forget(stream)
+        if self.ledger.state == DRAINING:
+            self.check_drained()
+        if self._on_end is not None and stream.accepted and stream.sink != TO_ECHO:
+            self._on_end(stream)
+
+    def released(self) -> None:
+        """Note that the application has closed a stream that was reset before."""
+        self.incoming -= 1
+
+    # All of them
+
+    def clear_accept_queue(self) -> None:
+        """Let nothing be accepted any more."""
+        self.accept_queue.clear()
+
+    def drop_unaccepted(self) -> None:
+        """Drop the streams that were not accepted, and what they brought."""
+        for stream in self.accept_queue.values():
+            stream.discard_input()
+        self.accept_queue.clear()
+
+    def release(self) -> None:
+        """Count no incoming stream any more: the session has ended."""
+        self.incoming = 0
+
+    def end_all(self) -> None:
+        """End every stream with the session."""
+        for stream in list(self.streams.values()):
+            stream.end(-1, by_peer=False)
+
+    def check_drained(self) -> None:
+        """Report it if the session is draining and only heartbeats are left."""
+        if self.ledger.state == DRAINING and len(self.streams) == self.heartbeats:
+            self.ledger.note(DRAINED)
+
+    def watch(self, on_end: Callable[[CoreStream], object] | None) -> None:
+        """Have a function called with each stream of the application's that ends, or none."""
+        self._on_end = on_end
+
+    @property
+    def live(self) -> int:
+        """How many streams are alive, heartbeats aside."""
+        return len(self.streams) - self.heartbeats
+
+    def list_streams(self) -> list[CoreStream]:
+        """Return the streams that are alive, heartbeats aside. It may be asked from any thread."""
+        while True:
+            try:
+                streams = list(self.streams.values())
+                break
+            except RuntimeError:  # another thread has opened or ended one meanwhile
+                continue
+        if self.heartbeats:
+            streams = [stream for stream in streams if stream.sink != TO_ECHO]
+        return streams
