@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-from .core import session
+from .core import CoreSession
 
-COMPILED = Path(session.__file__ or "").suffix in (".so", ".pyd")
+COMPILED = Path(sys.modules[CoreSession.__module__].__file__ or "").suffix in (".so", ".pyd")
 """True if the core is compiled."""
