@@ -103,7 +103,7 @@ bench: .venv-bench/installed $(COMPILED) ## compare muxado with other multiplexe
 .venv-bench/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --upgrade pip
-	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,uvloop]' --group bench
+	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,trio,uvloop]' --group bench
 	@touch $@
 
 instructions: $(VENV)/installed $(COMPILED) ## count machine instructions a request (needs valgrind)

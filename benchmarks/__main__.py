@@ -191,7 +191,7 @@ def finish(
     about: dict[str, object],
 ) -> int:
     """Print the summary, write the files; return the exit code."""
-    builds = [peer.name for peer in peers if peer.group == "ours" and not peer.missing]
+    builds = [peer.name for peer in peers if peer.group in ("ours", "fronts") and not peer.missing]
     reached = compare(results, builds)
     print_targets(console, reached)
     print_left_out(console, results)

@@ -2,7 +2,8 @@
 
 The clock of a shared machine can't tell whether a change made things 5 % slower. Processor time of
 two builds can, if they take turns: both are compiled alike, each run is a new process that holds
-both ends of a session on uvloop, and what counts is the median of the ratios of the pairs.
+both ends of a session on uvloop, and what counts is the median of the ratios of the pairs. Threads
+and trio are measured by cells of the suite, with a process for each end.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from .cells import Cell, all_cells
+from .contenders import ROOT, Contender, Peer
+from .processes import make_certificate, run_once
+
 PAIRS = 9
 AT_ONCE = 64
 PAYLOAD = bytes(64)
@@ -107,7 +111,7 @@ def build(revision: str) -> Path:
         subprocess.run(["tar", "-x", "-C", sources], input=archive.stdout, check=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", f"{sources}[uvloop]"],
+            [str(python), "-m", "pip", "install", "--quiet", f"{sources}[trio,uvloop]"],
             check=True,
             env={**os.environ, "HATCH_BUILD_HOOK_ENABLE_MYPYC": "1"},
         )
@@ -132,6 +136,34 @@ def compare(revision: str, compiled_python: str) -> None:
             ratios.append(spent[now] / spent[before])
         low, middle, high = statistics.quantiles(ratios, n=4)
         print(f"{name:10} {middle:.3f} ({low:.3f} to {high:.3f})", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="muxado-against-") as folder:
+        secured = not make_certificate(Path(folder))
+        for cell in all_cells():
+            if cell.fronts and cell.work.concurrency <= 64 and (secured or not cell.tls):
+                for front in ("threads", "trio"):
+                    ratios = [
+                        _front_ratio(cell, front, (before, now), Path(folder), number % 2 == 1)
+                        for number in range(PAIRS)
+                    ]
+                    low, middle, high = statistics.quantiles(ratios, n=4)
+                    name = f"{front} {cell.name}"
+                    print(f"{name:24} {middle:.3f} ({low:.3f} to {high:.3f})", flush=True)
+
+
+def _front_ratio(
+    cell: Cell, front: str, builds: tuple[str, str], tls_dir: Path, in_order: bool
+) -> float:
+    """Return the processor time of the second build by the first one's, in a cell."""
+    key = "cpu_us" if cell.work.work == "requests" else "cpu_gib"
+    spent = {}
+    for python in builds if in_order else reversed(builds):
+        command = (python, "-m", "benchmarks.peers.ours", "--loop", front)
+        peer = Peer(front, front, "fronts", command)
+        spent[python] = run_once(cell, Contender(front, front, "fronts", peer, peer), tls_dir)[key]
+    before, now = builds
+    ratio: float = spent[now] / spent[before]
+    return ratio
 
 
 def _measure(python: str, name: str) -> float:

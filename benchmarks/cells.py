@@ -60,6 +60,7 @@ class Cell:
         quick: whether the quick mode has it.
         limit: seconds after which a run has failed.
         metric: the main figure.
+        fronts: whether the front ends for threads and trio take part.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Cell:
     quick: bool = False
     limit: int = 30
     metric: Metric = RATE
+    fronts: bool = False
 
     def peer_work(self) -> dict[str, object]:
         """Return what the peers are told, as JSON-able data."""
@@ -146,20 +148,20 @@ def all_cells() -> list[Cell]:
     """Return every cell of the full run, in its order."""
     headline = {"who": Who.HEADLINE, "quoted": True, "quick": True}
     requests = [
-        _requests(1, 64, quoted=True, quick=True),
-        _requests(64, 64, **headline),
-        _requests(512, 64, **headline),
+        _requests(1, 64, quoted=True, quick=True, fronts=True),
+        _requests(64, 64, **headline, fronts=True),
+        _requests(512, 64, **headline, fronts=True),
         _requests(4096, 64),
         _requests(64, 1024),
         _requests(512, 1024),
         _requests(64, 64 * 1024),
     ]
     bulk = [
-        _bulk(1, "up", **headline),
-        _bulk(8, "up", quoted=True, quick=True),
+        _bulk(1, "up", **headline, fronts=True),
+        _bulk(8, "up", quoted=True, quick=True, fronts=True),
         _bulk(64, "up"),
-        _bulk(1, "down"),
-        _bulk(8, "down"),
+        _bulk(1, "down", fronts=True),
+        _bulk(8, "down", fronts=True),
         _bulk(64, "down"),
         _bulk(1, "both"),
         _bulk(8, "both"),
@@ -178,7 +180,7 @@ def all_cells() -> list[Cell]:
             quick=True,
         ),
         _ping("ping-bulk-down", "64 B ping beside 8 bulk streams, server to client", 8, "down"),
-        *(_tls(cell) for cell in (requests[1], requests[2], bulk[0], bulk[1])),
+        *(_tls(cell) for cell in (requests[1], requests[2], bulk[0], bulk[1], bulk[4])),
         _link(20, rounds=2),
         _link(100, quick=True),
         _link(200, rounds=2),

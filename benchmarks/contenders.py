@@ -23,7 +23,7 @@ class Peer:
     Attributes:
         name: a short name, for the command line and the JSON.
         title: what tables and plots call it.
-        group: ours, go, bare or slow.
+        group: ours, fronts (ours too, for threads and trio), go, bare or slow.
         command: how it is started, without the role and the work.
         versions: what it says about itself.
         missing: why it can't take part, "" if it can.
@@ -65,11 +65,11 @@ def find_peers(compiled_python: str | None) -> list[Peer]:
     """
     peers = []
     for build in ("compiled", "pure"):
-        for loop in ("uvloop", "asyncio"):
+        for loop in ("uvloop", "asyncio", "threads", "trio"):
             peer = _python_peer(
                 f"ours-{build}-{loop}",
                 f"muxado Python, {build}, {loop}",
-                "ours",
+                "ours" if loop in ("uvloop", "asyncio") else "fronts",
                 "ours",
                 loop=loop,
                 python=compiled_python or "" if build == "compiled" else "",
@@ -156,6 +156,8 @@ def contenders_for(cell: Cell, peers: list[Peer]) -> list[Contender]:
     go = [peer for peer in able if peer.group == "go"]
     bare = [peer for peer in able if peer.group == "bare"]
     slow = [peer for peer in able if peer.group == "slow"]
+    if cell.fronts:
+        ours += [peer for peer in able if peer.group == "fronts"]
     if cell.work.work == "requests" or (cell.work.work == "ping" and cell.work.concurrency):
         bare = []  # one connection has no streams to open, or to ping beside
     chosen = {

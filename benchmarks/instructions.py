@@ -3,7 +3,8 @@
 A clock on a shared machine swings by a third; this count repeats within 0.2 %. Each kind of work
 is run twice, with N and with 4 N requests, and the difference is what 3 N requests take: start-up
 and imports cancel out. A request is a stream opened, 64 bytes each way, and both ends closed;
-both ends live in one process, with 64 requests at once.
+both ends live in one process, with 64 requests at once. That of threads depends on which of them
+runs when, so it repeats less well.
 """
 
 from __future__ import annotations
@@ -85,10 +86,70 @@ def on_uvloop(count: int) -> None:
     uvloop.run(on_asyncio(count))
 
 
+def in_threads(count: int) -> None:
+    """Do the same between two sessions of threads, with a thread for each of the requests."""
+    import threading
+
+    from muxado import sync, testing
+
+    def echo(stream: sync.Stream) -> None:
+        stream.sendall(stream.recv(1024))
+
+    with testing.sync_pair() as (client, server):
+        serving = threading.Thread(target=server.serve, args=[echo])
+        serving.start()
+
+        def lane() -> None:
+            for _ in range(count // AT_ONCE):
+                stream = client.open()
+                stream.sendall(PAYLOAD)
+                assert len(stream.recv(1024)) == len(PAYLOAD)
+                stream.close()
+
+        lanes = [threading.Thread(target=lane) for _ in range(AT_ONCE)]
+        for each in lanes:
+            each.start()
+        for each in lanes:
+            each.join()
+        client.close()
+        serving.join()
+
+
+def on_trio(count: int) -> None:
+    """Do the same on trio."""
+    import trio
+
+    import muxado.trio
+    from muxado import testing
+
+    async def echo(stream: muxado.trio.Stream) -> None:
+        await stream.send_all(await stream.receive_some(1024))
+
+    async def main() -> None:
+        async with testing.trio_pair() as (client, server), trio.open_nursery() as serving:
+            serving.start_soon(server.serve, echo)
+
+            async def lane() -> None:
+                for _ in range(count // AT_ONCE):
+                    stream = client.open()
+                    await stream.send_all(PAYLOAD)
+                    await stream.readexactly(len(PAYLOAD))
+                    stream.close()
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(AT_ONCE):
+                    nursery.start_soon(lane)
+            client.close()
+
+    trio.run(main)
+
+
 WORKS: dict[str, Callable[[int], None]] = {
     "core": in_core,
     "asyncio": lambda count: asyncio.run(on_asyncio(count)),
     "uvloop": on_uvloop,
+    "threads": in_threads,
+    "trio": on_trio,
 }
 
 

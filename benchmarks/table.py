@@ -14,10 +14,12 @@ EXTRA = {
     "p99_us": "p99 {:,.0f} µs",
     "mib_s": "{:,.0f} MiB/s",
     "cores": "{:.1f} cores",
+    "cpu_us": "{:,.1f} µs of processor time each",
+    "cpu_gib": "{:,.2f} s of processor time a GiB",
 }
 ALSO = {
-    "requests": ("p50_us", "p99_us", "cores"),
-    "bulk": ("cores",),
+    "requests": ("cpu_us", "p50_us", "p99_us", "cores"),
+    "bulk": ("cpu_gib", "cores"),
     "ping": ("p50_us", "mib_s", "cores"),
     "idle": (),
     "short": (),

@@ -142,11 +142,38 @@ def _requests(
     ]
 
 
+def _processor_time() -> list[Target]:
+    """What matters of the front ends for threads and trio, whose clock swings too much."""
+    goals = (
+        ("threads", "", 1.5, 0.9, 1.5, 1.0),
+        ("threads", "tls-", 2.5, 1.2, 1.5, 1.1),
+        ("trio", "", 1.0, 0.8, 1.5, 1.0),
+        ("trio", "tls-", 1.3, 1.0, 1.5, 1.1),
+    )
+    out = []
+    for front, tls, *numbers in goals:
+        title = f"{front}{', TLS' if tls else ''}, processor time by Go muxado v2's"
+        for cell, key, floor, aim in (
+            ("requests-64", "cpu_us", *numbers[:2]),
+            ("requests-512", "cpu_us", *numbers[:2]),
+            ("bulk-1-up", "cpu_gib", *numbers[2:]),
+            ("bulk-8-up", "cpu_gib", *numbers[2:]),
+            ("bulk-8-down", "cpu_gib", *numbers[2:]),
+        ):
+            measure = _over_go(tls + cell, key)
+            builds = (f"ours-compiled-{front}",)
+            out.append(
+                Target(f"{cell}, {title}", "×", floor, aim, measure, at_most=True, builds=builds)
+            )
+    return out
+
+
 TARGETS = [
     *_requests(FAST, "compiled, uvloop", ((512, 4.0, 6.0), (64, 4.0, 5.0), (1, 1.1, 1.3))),
     *_requests(PURE, "pure, asyncio", ((512, 2.0, 3.0), (64, 2.2, 3.0), (1, 0.9, 1.0))),
     *_speed(FAST, "compiled, uvloop"),
     *_speed(PURE, "pure, asyncio"),
+    *_processor_time(),
     Target(
         "ping beside 8 bulk streams: p99 by Go muxado v2's",
         "×",
