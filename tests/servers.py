@@ -5,6 +5,7 @@ With MUXADO_REQUIRE_PROXIES set, a missing one fails its tests.
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,51 @@ def microsocks(folder: Path, port: int | None = None) -> Iterator[str]:
     command = [program("microsocks"), "-i", "127.0.0.1", "-p", str(port)]
     with running(port, *command, "-u", USER, "-P", PASSWORD):
         yield f"socks5://{USER}:{PASSWORD}@127.0.0.1:{port}"
+
+
+SSHD = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host
+AuthorizedKeysFile {folder}/user.pub
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+"""
+
+
+@dataclass
+class SshServer:
+    """An SSH server that takes one key, and how to reach it."""
+
+    folder: Path
+    port: int
+
+    def command(self, remote: str | None, *options: str) -> list[str]:
+        """Return the command that logs in and runs another one; of an option the first counts."""
+        return [
+            *[program("ssh"), "-F", "none", "-o", "BatchMode=yes"],
+            *["-o", "StrictHostKeyChecking=yes", "-i", str(self.folder / "user"), *options],
+            *["-o", f"UserKnownHostsFile={self.folder / 'known'}", "-o", "LogLevel=ERROR"],
+            *["-p", str(self.port), "-l", getpass.getuser(), "127.0.0.1"],
+            *([] if remote is None else [remote]),
+        ]
+
+
+@contextmanager
+def ssh_server(folder: Path) -> Iterator[SshServer]:
+    """Run an SSH server."""
+    sshd = program("sshd")
+    for name in ("host", "user"):
+        make = [program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        subprocess.run(make, check=True)
+    if os.getuid() == 0:
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # it insists on it
+    port = free_port()
+    key = " ".join((folder / "host.pub").read_text().split()[:2])
+    (folder / "known").write_text(f"[127.0.0.1]:{port} {key}\n")
+    config = folder / "sshd_config"
+    config.write_text(SSHD.format(port=port, folder=folder))
+    with running(port, sshd, "-D", "-e", "-o", "LogLevel=ERROR", "-f", str(config)):
+        yield SshServer(folder, port)

@@ -16,9 +16,11 @@ from .asyncio import (
     listen,
     relay,
     serve,
+    serve_stdio,
     serve_streams,
     server,
 )
+from .commands import CommandEnded
 from .config import Config
 from .core import SessionStats, StreamSnapshot
 from .errors import (
@@ -52,6 +54,7 @@ __all__ = [
     "AdminServer",
     "Backoff",
     "CloseReason",
+    "CommandEnded",
     "Config",
     "ConfigError",
     "Dialer",
@@ -90,6 +93,7 @@ __all__ = [
     "relay",
     "serve",
     "serve_admin",
+    "serve_stdio",
     "serve_streams",
     "server",
     "sessions",

@@ -20,6 +20,7 @@ from math import inf
 from ssl import SSLContext
 from typing import Any, NoReturn
 
+from .commands import check_command
 from .config import Config
 from .errors import ProtocolError, UsageError
 from .proxies import Proxy, choose_proxy
@@ -51,6 +52,7 @@ class Target:
         name: the name that the server's certificate must have; "" if it need not.
         timeout: seconds for connecting with the handshake, None for no limit.
         proxy: the proxy to go through, or None.
+        command: the command to run instead, or None.
     """
 
     host: str
@@ -61,12 +63,15 @@ class Target:
     name: str
     timeout: float | None
     proxy: Proxy | None
+    command: tuple[str, ...] | None
 
     def __str__(self) -> str:
         if self.path is not None:
             return repr(self.path)
         if self.sock is not None:
             return "the socket"
+        if self.command is not None:
+            return f"the command {self.command[0]!r}"
         through = f" through {self.proxy}" if self.proxy is not None else ""
         return f"{self.host}:{self.port}{through}"
 
@@ -113,6 +118,7 @@ def dial_target(
     config: Config | None,
     proxy: str | None,
     *,
+    command: Sequence[str] | None = None,
     kind: type[Any] = socket.socket,
     secured: bool = False,
 ) -> Target:
@@ -128,13 +134,16 @@ def dial_target(
         timeout: see there.
         config: see there.
         proxy: see there.
+        command: see there.
         kind: the type of the front end's sockets.
         secured: whether `sock` may be an `ssl.SSLSocket`.
 
     Raises:
         UsageError: an argument is wrong, or doesn't go with another one.
     """
-    _check_ways(host, port, path, sock)
+    _check_ways(host, port, path, sock, command)
+    if command is not None and (ssl or server_hostname is not None):
+        raise UsageError("ssl= is not for command=, which has the protection of the command's own")
     if port is not None and host is None:
         raise UsageError("port= needs host=, such as 'localhost' for this machine")
     if host is not None:
@@ -163,6 +172,7 @@ def dial_target(
         name if context is not None else "",
         check_timeout(timeout),
         choose_proxy(proxy, host or "", port or 0),
+        check_command(command),
     )
 
 
@@ -215,10 +225,11 @@ def listen_place(
 
 
 def _check_ways(*values: object) -> None:
-    host, port, path, sock = values
-    ways = (host is not None or port is not None, path is not None, sock is not None)
+    host, port, *others = values
+    ways = (host is not None or port is not None, *[each is not None for each in others])
     if sum(ways) != 1:
-        raise UsageError("give either host and port, or path=, or sock=")
+        command = ", or command=" if len(others) > 2 else ""
+        raise UsageError(f"give either host and port, or path=, or sock={command}")
     if host is not None and port is None:
         raise UsageError("host= needs port=")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
@@ -20,7 +21,7 @@ import muxado.carriers.asgi
 import muxado.carriers.websockets
 from muxado import Config, Session
 from tests.certificates import Tls
-from tests.servers import microsocks, tinyproxy
+from tests.servers import microsocks, ssh_server, tinyproxy
 from tests.transports import Connect, Ends
 
 connect = muxado.carriers.websockets.connect
@@ -170,6 +171,26 @@ def through(proxy: Callable[[Path], AbstractContextManager[str]]) -> Connect:
     return transport
 
 
+RELAY = str(Path(__file__).with_name("stdio_relay.py"))
+
+
+@asynccontextmanager
+async def over_command(config: Config, tls: Tls, path: str) -> AsyncIterator[Ends]:
+    async with muxado.listen(path=path, config=config) as listener:
+        client = await muxado.connect(command=[sys.executable, RELAY, path], config=config)
+        yield Ends(client, await listener.accept())
+
+
+@asynccontextmanager
+async def over_ssh(config: Config, tls: Tls, path: str) -> AsyncIterator[Ends]:
+    with tempfile.TemporaryDirectory() as folder, ssh_server(Path(folder)) as server:
+        async with muxado.listen("127.0.0.1", 0, config=config) as listener:
+            port = listener.addresses[0][1]
+            command = server.command(None, "-W", f"127.0.0.1:{port}")
+            client = await muxado.connect(command=command, config=config)
+            yield Ends(client, await listener.accept())
+
+
 # uvicorn's older implementation uses the part of the library that is going away.
 OLDER = {
     "uvicorn-websockets": [
@@ -185,3 +206,5 @@ ROADS = [
 ROADS.append(pytest.param(over_wss, id="websockets-tls"))
 ROADS.append(pytest.param(through(tinyproxy), id="tinyproxy"))
 ROADS.append(pytest.param(through(microsocks), id="microsocks"))
+ROADS.append(pytest.param(over_command, id="command"))
+ROADS.append(pytest.param(over_ssh, id="ssh"))

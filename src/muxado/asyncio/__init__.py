@@ -5,6 +5,7 @@ from .dialer import Dialer
 from .listening import Listener, Server, listen, serve, serve_streams
 from .relaying import relay
 from .session import Session
+from .stdio import serve_stdio
 from .stream import Stream
 from .transport_relay import Relay
 
@@ -20,6 +21,7 @@ __all__ = [
     "listen",
     "relay",
     "serve",
+    "serve_stdio",
     "serve_streams",
     "server",
 ]

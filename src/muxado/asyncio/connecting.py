@@ -6,16 +6,18 @@ import asyncio
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
 from .. import forks
+from ..commands import Command
 from ..config import Config
 from ..endpoint import Target, check_alpn, dial_target, explain
 from ..errors import UsageError
 from ..registry import check_name
 from .awaitable import AwaitableContext
+from .command_link import CommandLink
 from .links import Reader, ReaderWriterLink, TransportLink, Writer, take_over, transport_under
 from .reaching import TCP_OPTIONS, hang_up, reach, tls_options
 from .session import Session, new_session
@@ -37,6 +39,7 @@ def connect(
     timeout: float | None = 30.0,
     name: str = "",
     proxy: str | None = None,
+    command: Sequence[str] | None = None,
     **kwds: Any,
 ) -> AwaitableContext[Session]:
     """Dial a session, as its client. Await it, or use it with `async with`.
@@ -60,6 +63,10 @@ def connect(
             ``socks5://`` one (needs the extra ``proxy``), with a name and a password if it wants
             them. "env" takes it from HTTPS_PROXY, ALL_PROXY and NO_PROXY. It looks the host's
             name up. By default none is used.
+        command: run this program with these arguments instead, such as ``["ssh", "host",
+            "python", "-m", "program"]``; the session goes over its standard input and output,
+            and `serve_stdio` is its other end. Its standard error is this process's. It is sent
+            SIGTERM if it goes on for `Config.close_timeout` after the session, then SIGKILL.
         kwds: `family`, `proto`, `flags`, `local_addr` and `happy_eyeballs_delay`, as in the
             loop's `create_connection`, for host and port; `ssl_handshake_timeout` and
             `ssl_shutdown_timeout` for TLS.
@@ -68,15 +75,17 @@ def connect(
         an awaitable that gives the `Session`. Cancelled, it closes what it has opened.
 
     Raises:
-        UsageError: not exactly one of host and port, path, or sock was given, or an argument
-            can't be, such as `server_hostname` without `ssl`.
+        UsageError: not exactly one of host and port, path, sock, or command was given, or an
+            argument can't be, such as `server_hostname` without `ssl`.
         TypeError: an argument is unknown.
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
             takes too long).
         ProxyRefused: the proxy has not made the connection; an `OSError` too.
         ProtocolError: the server chose another ALPN protocol.
     """
-    target = dial_target(host, port, path, sock, ssl, server_hostname, timeout, config, proxy)
+    target = dial_target(
+        host, port, path, sock, ssl, server_hostname, timeout, config, proxy, command=command
+    )
     return AwaitableContext("connect", prepare(target, config, name, kwds))
 
 
@@ -115,10 +124,13 @@ async def _connect(
 async def _dial(
     target: Target, config: Config | None, name: str, tcp: dict[str, Any], tls: dict[str, Any]
 ) -> Session:
-    sock = await reach(target, **tcp)
+    command = None
+    if target.command is not None:
+        command = Command(target.command, (config or Config()).close_timeout)
+    sock = command.sock if command is not None else await reach(target, **tcp)
     forks.guard(sock)
     session, driver = new_session(client=True, config=config, name=name)
-    link = TransportLink(driver)
+    link = TransportLink(driver) if command is None else CommandLink(driver, command)
     loop = driver.loop
     options: dict[str, Any] = {"sock": sock}
     if target.context is not None:
@@ -134,6 +146,8 @@ async def _dial(
         # The transport has the socket. Given up in its handshake, asyncio's TLS would leave it.
         hang_up(sock)
         driver.give_up()
+        if command is not None:
+            command.release()
         if target.context is not None:
             explain(exc)
         raise

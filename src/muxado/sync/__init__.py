@@ -7,6 +7,7 @@ from .connecting import client, connect, server
 from .dialer import Dialer
 from .listening import Listener, Server, listen, serve, serve_streams
 from .session import Session
+from .stdio import serve_stdio
 from .stream import Stream
 from .stream_listener import StreamListener
 
@@ -21,6 +22,7 @@ __all__ = [
     "connect",
     "listen",
     "serve",
+    "serve_stdio",
     "serve_streams",
     "server",
 ]

@@ -7,11 +7,13 @@ import os
 import selectors
 import socket
 import ssl as ssl_module
+from collections.abc import Sequence
 from math import inf
 from time import monotonic, sleep
 from typing import Any
 
 from .. import forks
+from ..commands import Command
 from ..config import Config
 from ..core import CoreSession, MemoryPool
 from ..endpoint import (
@@ -27,6 +29,7 @@ from ..endpoint import (
 )
 from ..proxies import ProxyHandshake
 from ..registry import SessionRecord, check_name
+from .command_socket import CommandSocket
 from .driver import Driver
 from .locks import LONGEST_SELECT, PIECE, deadline_of, rest_of
 from .session import Session
@@ -50,6 +53,7 @@ def connect(
     name: str = "",
     source_address: tuple[str, int] | None = None,
     proxy: str | None = None,
+    command: Sequence[str] | None = None,
 ) -> Session:
     """Dial a session, as its client, and return it once the connection is there.
 
@@ -73,10 +77,14 @@ def connect(
             ``socks5://`` one (needs the extra ``proxy``), with a name and a password if it wants
             them. "env" takes it from HTTPS_PROXY, ALL_PROXY and NO_PROXY. It looks the host's
             name up. By default none is used.
+        command: run this program with these arguments instead, such as ``["ssh", "host",
+            "python", "-m", "program"]``; the session goes over its standard input and output,
+            and `serve_stdio` is its other end. Its standard error is this process's. It is sent
+            SIGTERM if it goes on for `Config.close_timeout` after the session, then SIGKILL.
 
     Raises:
-        UsageError: not exactly one of host and port, path, or sock was given, or an argument
-            can't be, such as `server_hostname` without `ssl`.
+        UsageError: not exactly one of host and port, path, sock, or command was given, or an
+            argument can't be, such as `server_hostname` without `ssl`.
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
             takes too long).
         ProxyRefused: the proxy has not made the connection; an `OSError` too.
@@ -84,12 +92,26 @@ def connect(
         RuntimeError: no thread can be started for the session.
     """
     target = dial_target(
-        host, port, path, sock, ssl, server_hostname, timeout, config, proxy, secured=True
+        host,
+        port,
+        path,
+        sock,
+        ssl,
+        server_hostname,
+        timeout,
+        config,
+        proxy,
+        command=command,
+        secured=True,
     )
     check_name(name)
     deadline = deadline_of(target.timeout)
     try:
-        reached = _reach(target, deadline, source_address)
+        if target.command is not None:
+            grace = (config or Config()).close_timeout
+            reached: socket.socket = CommandSocket(Command(target.command, grace))
+        else:
+            reached = _reach(target, deadline, source_address)
         if target.context is not None:
             reached = _secure(reached, target, deadline)
     except _TimeIsUp:

@@ -11,7 +11,8 @@ with needs("trio"):
     from .dialer import Dialer
     from .listening import Listener, Server, listen, serve, serve_streams
     from .session import Session
-    from .stream import Stream
+    from .stdio import serve_stdio
+from .stream import Stream
 
 __all__ = [
     "Dialer",
@@ -23,6 +24,7 @@ __all__ = [
     "connect",
     "listen",
     "serve",
+    "serve_stdio",
     "serve_streams",
     "server",
 ]

@@ -6,12 +6,14 @@ import errno
 import os
 import socket
 import ssl as ssl_module
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from math import inf
 
 import trio
 
 from .. import forks
+from ..commands import Command
 from ..config import Config
 from ..endpoint import (
     ATTEMPT_DELAY,
@@ -25,6 +27,7 @@ from ..endpoint import (
 from ..proxies import ProxyHandshake
 from ..registry import check_name
 from .block import SessionBlock
+from .command_stream import CommandStream
 from .driver import close_forcefully
 from .secured import secure
 from .session import Session
@@ -44,6 +47,7 @@ def connect(
     timeout: float | None = 30.0,
     name: str = "",
     proxy: str | None = None,
+    command: Sequence[str] | None = None,
 ) -> AbstractAsyncContextManager[Session]:
     """Dial a session, as its client: ``async with connect(host, port) as session``.
 
@@ -66,10 +70,14 @@ def connect(
             ``socks5://`` one (needs the extra ``proxy``), with a name and a password if it wants
             them. "env" takes it from HTTPS_PROXY, ALL_PROXY and NO_PROXY. It looks the host's
             name up. By default none is used.
+        command: run this program with these arguments instead, such as ``["ssh", "host",
+            "python", "-m", "program"]``; the session goes over its standard input and output,
+            and `serve_stdio` is its other end. Its standard error is this process's. It is sent
+            SIGTERM if it goes on for `Config.close_timeout` after the session, then SIGKILL.
 
     Raises:
-        UsageError: not exactly one of host and port, path, or sock was given, or an argument
-            can't be, such as `server_hostname` without `ssl`.
+        UsageError: not exactly one of host and port, path, sock, or command was given, or an
+            argument can't be, such as `server_hostname` without `ssl`.
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
             takes too long); raised when the block is entered.
         ProxyRefused: the proxy has not made the connection; an `OSError` too.
@@ -77,11 +85,24 @@ def connect(
     """
     kind = trio.socket.SocketType
     target = dial_target(
-        host, port, path, sock, ssl, server_hostname, timeout, config, proxy, kind=kind
+        host,
+        port,
+        path,
+        sock,
+        ssl,
+        server_hostname,
+        timeout,
+        config,
+        proxy,
+        command=command,
+        kind=kind,
     )
     check_name(name)
 
     async def dial() -> trio.abc.Stream:
+        if target.command is not None:
+            grace = (config or Config()).close_timeout
+            return CommandStream(Command(target.command, grace))
         with trio.move_on_after(inf if target.timeout is None else target.timeout) as scope:
             return await _dial(target)
         assert scope.cancelled_caught

@@ -13,6 +13,7 @@ _HTTP: Final = re.compile(
     rb"|(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH) "
 )
 _TLS: Final = re.compile(rb"[\x14-\x16]\x03[\x00-\x04]")
+_TEXT: Final = re.compile(rb"[\t\r\n -~]{8}")
 _PROXY: Final = (b"PROXY ", b"\r\n\r\n\x00\r\nQ")
 
 
@@ -40,6 +41,8 @@ def recognise(data: bytes) -> str:
         return "the peer speaks muxado v1, which a v2 peer does not understand"
     if data[0] in (1, 2) and data[1] <= 4:
         return "the peer speaks smux, not muxado v2"
+    if _TEXT.match(data):
+        return f"the peer sent text, which a program may have printed: {data[:60]!r}"
     return ""
 
 
