@@ -7,6 +7,7 @@ longest one.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.patience import patience
 import muxado
 
 from .engines import ENGINES, Engine
-from .fleets import LEASE, WORKERS, Fleet, fleet_of, under_load
+from .fleets import LEASE, WORKERS, Count, Fleet, fleet_of, under_load
 
 pytestmark = [
     pytest.mark.anyio,
@@ -144,3 +145,24 @@ async def test_an_address_that_is_another_servers_now_is_noticed(
             await fleet.more(200)
         assert all(opened for opened, _ in fleet.count.failed)
         assert len(fleet.count.failed) <= WORKERS
+
+
+@pytest.mark.big
+async def test_many_agents_that_dial_again_at_once_are_back(engine: Engine, tmp_path: Path) -> None:
+    agents = int(os.environ.get("MUXADO_CLUSTER_AGENTS", "500"))
+    async with fleet_of(engine, tmp_path, agents=agents) as (fleet, caller):
+        fleet.count = Count()
+        began = asyncio.get_running_loop().time()
+        for server in fleet.servers:
+            await server.kill()
+        for server in fleet.servers:
+            await server.start()
+        await connected(fleet)
+        took = asyncio.get_running_loop().time() - began
+        print(f"{len(fleet.names)} agents were back after {took:.1f} s")
+        for at in range(0, len(fleet.names), WORKERS):
+            some = fleet.names[at : at + WORKERS]
+            await asyncio.gather(*[fleet.ask(caller, name) for name in some])
+        print(fleet.count)
+        assert (fleet.count.made, fleet.count.failed) == (len(fleet.names), [])
+        assert fleet.count.twice == fleet.count.hung == 0

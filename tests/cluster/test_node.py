@@ -19,6 +19,7 @@ from muxado.cluster import (
     Denied,
     Header,
     HeaderError,
+    Member,
     MemoryDirectory,
     NameAway,
     NameUnknown,
@@ -30,6 +31,8 @@ from muxado.cluster import (
     join,
     read_header,
 )
+from muxado.cluster.credentials import expiry_of
+from tests.certificates import Tls
 from tests.cluster.fleets import Fleet, ask, echo, fleet_of, peer_tls, until
 from tests.patience import patience
 
@@ -299,6 +302,26 @@ async def test_who_is_not_taken_is_told_why(
             await join(session, **hello)
         assert caught.value.code == code
         await session.wait_closed()
+
+
+async def test_a_member_that_is_not_taken_is_told_so(fleet: Fleet) -> None:
+    async with Member("web-1", fleet.places(0, 1), echo, key="stranger") as member:
+        with pytest.raises(Denied, match="does not know you"):
+            await member.connected()
+        assert member.dialer.state == "failed"
+
+
+async def test_a_certificate_says_when_it_expires(tls: Tls) -> None:
+    async with (
+        muxado.listen("127.0.0.1", 0, ssl=tls.mutual_server) as listener,
+        muxado.connect("localhost", listener.addresses[0][1], ssl=tls.mutual_client) as client,
+    ):
+        server = await listener.accept()
+        for session in (client, server):
+            expires = expiry_of(session)
+            assert expires is not None
+            assert expires > time.time()
+        server.abort()
 
 
 async def test_a_session_ends_with_its_credential(fleet: Fleet) -> None:

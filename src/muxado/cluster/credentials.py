@@ -40,7 +40,7 @@ class PeerTLS:
         """Read the files, in PEM.
 
         Args:
-            certificate: this server's own, with the chain.
+            certificate: this server's own, with the chain; for use by servers and by clients.
             key: its key.
             authority: the certificates that those of peers must be issued by.
 

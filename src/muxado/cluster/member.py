@@ -159,8 +159,8 @@ class Member:
                 tasks.add(self._serving)
             for task in tasks:
                 task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            # What the dialer has failed with is for who asks for a session.
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _dial(self) -> Session:
         host, port = next(self._servers)

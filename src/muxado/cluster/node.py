@@ -192,7 +192,7 @@ class Node:
 
         It has the name until it ends. The newest session of an identity has it: when this
         returns, the server that had it before opens no more streams to the older session, if that
-        server could be told within the timeout.
+        server could be told within the timeout; else it finds out when it renews its claims.
 
         Args:
             name: a DNS label.
@@ -422,9 +422,8 @@ class Node:
         while True:
             now = monotonic()
             if until is not None:
-                header = Header(
-                    header.service, name, 0, until - now, header.origin, header.identity
-                )
+                rest = max(0.0, until - now)
+                header = Header(header.service, name, 0, rest, header.origin, header.identity)
             registration = self._here.get(name)
             if registration is not None and registration.usable:
                 self._check(header, registration)
