@@ -24,6 +24,7 @@ from .commands import check_command
 from .config import Config
 from .errors import ProtocolError, UsageError
 from .proxies import Proxy, choose_proxy
+from .proxy_protocol import TrustedProxies
 
 ALPN = "muxado/2"
 
@@ -98,6 +99,7 @@ class Place:
         path: the Unix socket's path, or None.
         sock: the listening socket that the caller passed, or None.
         context: for TLS, None without.
+        proxies: which peers begin with a PROXY header; None if none does.
     """
 
     hosts: list[str | None]
@@ -105,6 +107,7 @@ class Place:
     path: str | None
     sock: Any
     context: SSLContext | None
+    proxies: TrustedProxies | None
 
 
 def dial_target(
@@ -184,6 +187,7 @@ def listen_place(
     ssl: SSLContext | None,
     backlog: int,
     config: Config | None,
+    proxy_protocol: Sequence[str] | None,
     *,
     kind: type[Any] = socket.socket,
 ) -> Place:
@@ -197,6 +201,7 @@ def listen_place(
         ssl: see there.
         backlog: see there.
         config: see there.
+        proxy_protocol: see there.
         kind: the type of the front end's sockets.
 
     Raises:
@@ -220,7 +225,12 @@ def listen_place(
         raise UsageError(f"backlog= must be a whole number of at least 1, not {backlog!r}")
     check_config(config)
     return Place(
-        [each or None for each in hosts], port or 0, _check_path(path), sock, server_context(ssl)
+        [each or None for each in hosts],
+        port or 0,
+        _check_path(path),
+        sock,
+        server_context(ssl),
+        TrustedProxies(proxy_protocol) if proxy_protocol is not None else None,
     )
 
 

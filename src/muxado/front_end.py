@@ -134,9 +134,21 @@ class BaseSession(Generic[StreamT]):
             name: one of the names of asyncio's `BaseTransport.get_extra_info`: `peername`,
                 `sockname`, `socket`; with TLS `ssl_object`, `sslcontext`, `peercert`, `cipher`,
                 `compression`. Look at the socket and the TLS object; reading, writing or
-                closing there breaks the session.
+                closing there breaks the session. Behind a proxy that is believed (see
+                `serve(proxy_protocol=)`) `peername` is the client's, and `proxy_header` has
+                what the proxy said: its `source` and `destination`.
             default: what is returned for another name, or if the connection doesn't have it.
         """
+        header = self._record.proxy_header
+        if header is not None:
+            if name == "proxy_header":
+                return header
+            if name == "peername" and header.source is not None:
+                return header.source
+        return self._connection_info(name, default)
+
+    def _connection_info(self, name: str, default: Any) -> Any:
+        """Return what the connection itself says, as for `get_extra_info`."""
         raise NotImplementedError
 
     def stats(self) -> SessionStats:

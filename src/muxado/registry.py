@@ -22,6 +22,7 @@ from typing import Any
 from .core import DRAINING, RUNNING, SESSION_STATES, CoreSession, CoreStream, SessionStats
 from .errors import ErrorCode, UsageError
 from .log import session_began, session_ended, stream_ended, stream_log, stream_opened
+from .proxy_protocol import ProxyHeader
 from .snapshots import NOTHING, SessionSnapshot, add_up, only_counters
 
 __all__ = ["SessionRecord", "sessions"]
@@ -44,6 +45,7 @@ class SessionRecord:
     Args:
         core: the session.
         name: what to call it.
+        proxy_header: what a proxy said of its connection.
     """
 
     __slots__ = (
@@ -57,15 +59,19 @@ class SessionRecord:
         "local_address",
         "number",
         "opened_at",
+        "proxy_header",
         "remote_address",
     )
 
-    def __init__(self, core: CoreSession, name: str = "") -> None:
+    def __init__(
+        self, core: CoreSession, name: str = "", proxy_header: ProxyHeader | None = None
+    ) -> None:
         self.core: CoreSession = core
         self.number: int = next(_numbers)
         self.opened_at: float = time()
         self.local_address: Any = None
         self.remote_address: Any = None
+        self.proxy_header: ProxyHeader | None = proxy_header
         self._name = name
         self._lists = [here]
         self._phase = NEW
@@ -126,6 +132,9 @@ class SessionRecord:
 
     def began(self, local: Any, remote: Any) -> None:
         """Note that the session has a connection, between these addresses."""
+        header = self.proxy_header
+        if header is not None and header.source is not None:
+            remote = header.source
         self.local_address = local
         self.remote_address = remote
         self._phase = LIVE

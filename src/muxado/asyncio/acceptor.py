@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl as ssl_module
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -13,9 +12,10 @@ from typing import Any, Protocol
 from .. import forks
 from ..admission import Admission
 from ..config import Config
-from ..endpoint import HANDSHAKE_TIMEOUT, MOST_PENDING
-from ..errors import UsageError
+from ..endpoint import HANDSHAKE_TIMEOUT, MOST_PENDING, Place
+from ..errors import ProtocolError, UsageError
 from ..handshakes import Handshakes, hung_up
+from ..proxy_protocol import ProxyHeader, TrustedProxies
 from ..snapshots import ServerStats
 from .driver import Driver
 from .links import TransportLink
@@ -65,14 +65,15 @@ class Acceptor:
         self,
         on_session: Callable[[Session], None],
         config: Config | None,
-        context: ssl_module.SSLContext | None,
+        place: Place,
         tls_options: dict[str, Any],
         admission: Admission,
         new_link: Callable[[Driver], GreetingLink] | None = None,
     ) -> None:
         self._on_session = on_session
         self._config = config or Config()
-        self._context = context
+        self._context = place.context
+        self._proxies = place.proxies
         self._tls_options = tls_options
         self._admission = admission
         self._new_link = new_link
@@ -186,10 +187,13 @@ class Acceptor:
         peer: object = None
         session: Session | None = None
         waiting = False
+        header: ProxyHeader | None = None
         try:
             peer = sock.getpeername()
             async with asyncio.timeout(self._timeout):
                 await self._wait_for_room(sock)
+                if self._proxies is not None:
+                    header = await _read_proxy_header(sock, self._proxies)
                 if self._context is None and self._new_link is None:
                     waiting = True
                     self._waiting += 1
@@ -197,7 +201,10 @@ class Acceptor:
                     await _first_byte(sock)
                     self._handshakes.spoke(sock)
                 session, driver = new_session(
-                    client=False, config=self._config, pool=self._admission.pool
+                    client=False,
+                    config=self._config,
+                    pool=self._admission.pool,
+                    proxy_header=header,
                 )
                 link: Any = (self._new_link or TransportLink)(driver)
                 await driver.loop.connect_accepted_socket(
@@ -218,7 +225,9 @@ class Acceptor:
                 sock.close()
             if not isinstance(exc, Exception):
                 raise
-            if isinstance(exc, OSError | EOFError):  # TimeoutError and ssl.SSLError too
+            if isinstance(
+                exc, OSError | EOFError | ProtocolError
+            ):  # TimeoutError and ssl.SSLError too
                 self._admission.handshake_failed(peer, exc)
             else:
                 logger.exception("handshake with %s failed", peer)
@@ -238,6 +247,16 @@ class Acceptor:
         if not waiting:
             self._waiting += 1
         self._on_session(session)
+
+
+async def _read_proxy_header(sock: socket.socket, proxies: TrustedProxies) -> ProxyHeader:
+    """Read the header that a connection through a proxy begins with."""
+    proxies.check(sock)
+    loop = asyncio.get_running_loop()
+    header = ProxyHeader()
+    while header.wanted:
+        header.feed(await loop.sock_recv(sock, header.wanted))
+    return header
 
 
 async def _first_byte(sock: socket.socket) -> None:

@@ -17,6 +17,7 @@ from ..admission import Admission
 from ..config import Config
 from ..endpoint import (
     BACKLOG,
+    Place,
     check_handler,
     describe,
     listen_place,
@@ -50,13 +51,13 @@ class _Listening:
     async def _open(
         self,
         config: Config | None,
-        context: ssl_module.SSLContext | None,
+        place: Place,
         admission: Admission,
         kwds: dict[str, Any],
         new_link: Callable[[Driver], GreetingLink] | None,
     ) -> Self:
         tls = {name: kwds.pop(name) for name in TLS_OPTIONS if name in kwds}
-        self._acceptor = Acceptor(self._arrived, config, context, tls, admission, new_link)
+        self._acceptor = Acceptor(self._arrived, config, place, tls, admission, new_link)
         await self._acceptor.open(kwds)
         return self
 
@@ -277,6 +278,7 @@ def serve(
     config: Config | None = None,
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
+    proxy_protocol: Sequence[str] | None = None,
     **kwds: Any,
 ) -> AwaitableContext[Server]:
     """Listen, and run `handler(session)` for each session. Await it, or use `async with`.
@@ -299,6 +301,10 @@ def serve(
         max_receive_memory: bytes received and not yet read that all sessions may hold together.
             What would pass it resets its own stream with code 10, as with `Config`'s limit of
             that name, which each session has besides. None: no common limit.
+        proxy_protocol: the networks of proxies, such as ``["10.0.0.0/8"]``, whose connections
+            begin with a PROXY header (version 1 or 2): the sessions' `remote_address` is then
+            the client's. ``"unix"`` stands for whoever reaches a Unix socket. Connections from
+            elsewhere, and those that begin with something else, are refused. None: no headers.
         kwds: further arguments of the loop's `create_server` or `create_unix_server`.
 
     Returns:
@@ -310,7 +316,9 @@ def serve(
     """
     check_handler(handler)
     admission = Admission(max_sessions, max_receive_memory)
-    start = starter(Server(handler), host, port, path, sock, ssl, config, admission, kwds)
+    start = starter(
+        Server(handler), host, port, path, sock, ssl, config, proxy_protocol, admission, kwds
+    )
     return AwaitableContext("serve", start)
 
 
@@ -325,6 +333,7 @@ def serve_streams(
     config: Config | None = None,
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
+    proxy_protocol: Sequence[str] | None = None,
     limit: int | None = None,
     cancel_on_reset: bool = False,
     **kwds: Any,
@@ -344,6 +353,7 @@ def serve_streams(
         config: see there.
         max_sessions: see there.
         max_receive_memory: see there.
+        proxy_protocol: see there.
         limit: how many handlers may run at once for one session; its further streams wait.
         cancel_on_reset: cancel a handler when the peer resets its stream; see `Session.serve`.
         kwds: as for `serve`.
@@ -361,7 +371,9 @@ def serve_streams(
         await session.serve(handler, limit=limit, cancel_on_reset=cancel_on_reset)
 
     admission = Admission(max_sessions, max_receive_memory)
-    start = starter(Server(run), host, port, path, sock, ssl, config, admission, kwds)
+    start = starter(
+        Server(run), host, port, path, sock, ssl, config, proxy_protocol, admission, kwds
+    )
     return AwaitableContext("serve_streams", start)
 
 
@@ -373,10 +385,13 @@ def listen(
     sock: socket.socket | None = None,
     ssl: ssl_module.SSLContext | None = None,
     config: Config | None = None,
+    proxy_protocol: Sequence[str] | None = None,
     **kwds: Any,
 ) -> AwaitableContext[Listener]:
     """Listen for sessions to `accept()`. Await it, or use it with `async with`. See `serve`."""
-    start = starter(Listener(), host, port, path, sock, ssl, config, Admission(), kwds)
+    start = starter(
+        Listener(), host, port, path, sock, ssl, config, proxy_protocol, Admission(), kwds
+    )
     return AwaitableContext("listen", start)
 
 
@@ -388,6 +403,7 @@ def starter(
     sock: socket.socket | None,
     ssl: ssl_module.SSLContext | None,
     config: Config | None,
+    proxy_protocol: Sequence[str] | None,
     admission: Admission,
     kwds: dict[str, Any],
     new_link: Callable[[Driver], GreetingLink] | None = None,
@@ -402,13 +418,14 @@ def starter(
         sock: see there.
         ssl: see there.
         config: see there.
+        proxy_protocol: see there.
         admission: limits over all sessions.
         kwds: see `listen`.
         new_link: makes what carries a session, for connections that begin with a handshake of
             their own; by default the sessions' bytes are the connections'.
     """
     backlog = kwds.setdefault("backlog", BACKLOG)
-    place = listen_place(host, port, path, sock, ssl, backlog, config)
+    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol)
     kwds |= tls_options(kwds, place.context)
     kwds["sock"] = place.sock
     if place.path is not None:
@@ -416,4 +433,4 @@ def starter(
     elif place.sock is None:
         hosts = place.hosts
         kwds |= {"host": hosts if hosts != [None] else None, "port": place.port}
-    return partial(listening._open, config, place.context, admission, kwds, new_link)
+    return partial(listening._open, config, place, admission, kwds, new_link)

@@ -16,6 +16,7 @@ from ..config import Config
 from ..core import ACCEPTABLE, DRAINED, GOAWAY, CoreSession, CoreStream, MemoryPool
 from ..errors import CloseReason, ErrorCode, SessionError
 from ..front_end import code_of
+from ..proxy_protocol import ProxyHeader
 from ..registry import SessionRecord
 from .awaitable import can_wait
 from .driver import Driver, ask
@@ -164,7 +165,7 @@ class Session(ProtocolStreams):
             await self._wait()
         return core.rtt
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
+    def _connection_info(self, name: str, default: Any) -> Any:
         return ask(self._driver.link, name, default)
 
     # The end
@@ -278,9 +279,10 @@ def new_session(
     config: Config | None,
     name: str = "",
     pool: MemoryPool | None = None,
+    proxy_header: ProxyHeader | None = None,
 ) -> tuple[Session, Driver]:
     """Make a session in the running event loop, and its driver, which still needs a link."""
     loop = asyncio.get_running_loop()
     core = CoreSession(client=client, config=config or Config(), now=monotonic(), pool=pool)
-    driver = Driver(core, loop, SessionRecord(core, name))
+    driver = Driver(core, loop, SessionRecord(core, name, proxy_header))
     return Session(driver), driver

@@ -457,6 +457,7 @@ def serve(
     config: Config | None = None,
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
+    proxy_protocol: Sequence[str] | None = None,
     **kwds: Any,
 ) -> AwaitableContext[Server]:
     """Listen for WebSockets, and run `handler(session)` for the session over each.
@@ -476,6 +477,7 @@ def serve(
         config: the sessions' settings.
         max_sessions: as for `muxado.serve`.
         max_receive_memory: as for `muxado.serve`.
+        proxy_protocol: as for `muxado.serve`.
         kwds: as for `muxado.serve`, also ``path`` and ``sock``.
 
     Returns:
@@ -496,6 +498,7 @@ def serve(
         kwds.pop("sock", None),
         ssl,
         config,
+        proxy_protocol,
         admission,
         kwds,
         partial(_server_link, allowed),

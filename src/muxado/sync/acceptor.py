@@ -8,16 +8,18 @@ import logging
 import queue
 import selectors
 import socket
-import ssl as ssl_module
 import threading
+from ssl import SSLContext
 from threading import Thread
 from typing import Any
 
 from .. import forks
 from ..admission import Admission
 from ..config import Config
-from ..endpoint import ACCEPT_RETRY, HANDSHAKE_TIMEOUT, MOST_PENDING
+from ..endpoint import ACCEPT_RETRY, HANDSHAKE_TIMEOUT, MOST_PENDING, Place
+from ..errors import ProtocolError
 from ..handshakes import Handshakes, hung_up
+from ..proxy_protocol import ProxyHeader, TrustedProxies
 from ..snapshots import ServerStats
 from .connecting import new_session
 from .locks import PIECE, deadline_of, join, rest_of
@@ -62,19 +64,21 @@ class Acceptor:
     def __init__(
         self,
         sockets: list[socket.socket],
-        context: ssl_module.SSLContext | None,
+        place: Place,
         config: Config | None,
         admission: Admission,
     ) -> None:
         self.sockets = sockets
         self.config: Config = config or Config()
         self.closed: threading.Event = threading.Event()
-        self._context = context
+        self._context = place.context
+        self._proxies = place.proxies
+        self._greets = place.context is not None or place.proxies is not None
         self._admission = admission
         self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # for what follows; held by threads of our own only
         self._handshakes: Handshakes[_Newcomer] = Handshakes(MOST_PENDING)
-        self._greeting = 0  # connections without TLS that are to become sessions
+        self._greeting = 0  # connections without a handshake that are to become sessions
         self._full = False  # the thread waits until fewer sessions wait
         self._wakeup, self._wakeup_send = socket.socketpair()
         for sock in sockets:
@@ -170,10 +174,10 @@ class Acceptor:
         newcomer = _Newcomer(sock)
         given_up = None
         with self._lock:
-            if self._context is None:
-                self._greeting += 1
-            else:
+            if self._greets:
                 given_up = self._handshakes.begin(newcomer)
+            else:
+                self._greeting += 1
         if given_up is not None:
             given_up.hang_up()
         try:
@@ -190,14 +194,21 @@ class Acceptor:
         self.closed.wait(ACCEPT_RETRY)
 
     def _greet(self, newcomer: _Newcomer, peer: Any) -> None:
+        header: ProxyHeader | None = None
         try:
+            if self._proxies is not None:
+                header = _read_proxy_header(newcomer.sock, self._proxies)
             newcomer.sock.settimeout(HANDSHAKE_TIMEOUT)
             if self._context is not None:
                 self._shake_hands(newcomer, self._context)
             session, driver = new_session(
-                newcomer.sock, client=False, config=self.config, pool=self._admission.pool
+                newcomer.sock,
+                client=False,
+                config=self.config,
+                pool=self._admission.pool,
+                proxy_header=header,
             )
-        except OSError as exc:  # ssl.SSLError and TimeoutError too
+        except (OSError, EOFError, ProtocolError) as exc:  # ssl.SSLError and TimeoutError too
             self._admission.handshake_failed(peer, exc)
             newcomer.sock.close()
         except RuntimeError as exc:
@@ -213,7 +224,7 @@ class Acceptor:
                 self._abort_waiting()
         self._greeted(newcomer)
 
-    def _shake_hands(self, newcomer: _Newcomer, context: ssl_module.SSLContext) -> None:
+    def _shake_hands(self, newcomer: _Newcomer, context: SSLContext) -> None:
         sock = newcomer.sock
         sock.getpeername()  # gone already? wrap_socket would leave its socket unclosed
         if not sock.recv(1, socket.MSG_PEEK):
@@ -229,10 +240,10 @@ class Acceptor:
 
     def _greeted(self, newcomer: _Newcomer) -> None:
         with self._lock:
-            if self._context is None:
-                self._greeting -= 1
-            else:
+            if self._greets:
                 self._handshakes.end(newcomer)
+            else:
+                self._greeting -= 1
         self._wake_if_full()
 
     def _abort_waiting(self) -> None:
@@ -243,3 +254,17 @@ class Acceptor:
                 if session is not None:
                     session.abort()
         self._sessions.put(None)
+
+
+def _read_proxy_header(sock: socket.socket, proxies: TrustedProxies) -> ProxyHeader:
+    """Read the header that a connection through a proxy begins with."""
+    proxies.check(sock)
+    deadline = deadline_of(HANDSHAKE_TIMEOUT)
+    header = ProxyHeader()
+    while header.wanted:
+        rest = rest_of(deadline)
+        if not rest:
+            raise TimeoutError("timed out")
+        sock.settimeout(rest)
+        header.feed(sock.recv(header.wanted))
+    return header

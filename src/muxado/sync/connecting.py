@@ -28,6 +28,7 @@ from ..endpoint import (
     reach_path,
 )
 from ..proxies import ProxyHandshake
+from ..proxy_protocol import ProxyHeader
 from ..registry import SessionRecord, check_name
 from .command_socket import CommandSocket
 from .driver import Driver
@@ -320,6 +321,7 @@ def new_session(
     config: Config | None,
     name: str = "",
     pool: MemoryPool | None = None,
+    proxy_header: ProxyHeader | None = None,
 ) -> tuple[Session, Driver]:
     """Make a session over a connected socket, and its driver.
 
@@ -327,5 +329,5 @@ def new_session(
         RuntimeError: no thread can be started for it; the socket is still the caller's.
     """
     core = CoreSession(client=client, config=config or Config(), now=monotonic(), pool=pool)
-    driver = Driver(core, sock, SessionRecord(core, name))
+    driver = Driver(core, sock, SessionRecord(core, name, proxy_header))
     return Session(driver), driver

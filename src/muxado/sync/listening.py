@@ -307,6 +307,7 @@ def serve(
     backlog: int = BACKLOG,
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
+    proxy_protocol: Sequence[str] | None = None,
     executor: Executor | None = None,
 ) -> Server:
     """Listen, and run `handler(session)` for each session in a thread of its own.
@@ -331,6 +332,10 @@ def serve(
         max_receive_memory: bytes received and not yet read that all sessions may hold together.
             What would pass it resets its own stream with code 10, as with `Config`'s limit of
             that name, which each session has besides. None: no common limit.
+        proxy_protocol: the networks of proxies, such as ``["10.0.0.0/8"]``, whose connections
+            begin with a PROXY header (version 1 or 2): the sessions' `remote_address` is then
+            the client's. ``"unix"`` stands for whoever reaches a Unix socket. Connections from
+            elsewhere, and those that begin with something else, are refused. None: no headers.
         executor: run the handlers there instead of in new threads. A session whose handler is
             cancelled there, before it has begun, is aborted.
 
@@ -345,7 +350,7 @@ def serve(
     """
     check_handler(handler)
     admission = Admission(max_sessions, max_receive_memory, threads=True)
-    place = listen_place(host, port, path, sock, ssl, backlog, config)
+    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol)
     listener = _listen(place, backlog, config, admission)
     try:
         return Server(listener, handler, executor)
@@ -366,6 +371,7 @@ def serve_streams(
     backlog: int = BACKLOG,
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
+    proxy_protocol: Sequence[str] | None = None,
     executor: Executor | None = None,
     limit: int | None = None,
 ) -> Server:
@@ -384,6 +390,7 @@ def serve_streams(
         backlog: see there.
         max_sessions: see there.
         max_receive_memory: see there.
+        proxy_protocol: see there.
         executor: run the handlers of streams there instead of in new threads.
         limit: how many handlers may run at once for one session; its further streams wait. None:
             a thread for each stream; see `Session.serve`.
@@ -409,6 +416,7 @@ def serve_streams(
         backlog=backlog,
         max_sessions=max_sessions,
         max_receive_memory=max_receive_memory,
+        proxy_protocol=proxy_protocol,
     )
 
 
@@ -421,6 +429,7 @@ def listen(
     ssl: ssl_module.SSLContext | None = None,
     config: Config | None = None,
     backlog: int = BACKLOG,
+    proxy_protocol: Sequence[str] | None = None,
 ) -> Listener:
     """Listen for sessions to `accept()`.
 
@@ -435,6 +444,7 @@ def listen(
             many at once, within 10 seconds each.
         config: the sessions' settings.
         backlog: connections that the kernel keeps waiting.
+        proxy_protocol: as for `serve`.
 
     Returns:
         the listener, to be closed, or used with `with`.
@@ -445,7 +455,7 @@ def listen(
         OSError: the address can't be listened on.
         RuntimeError: no thread can be started for it.
     """
-    place = listen_place(host, port, path, sock, ssl, backlog, config)
+    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol)
     return _listen(place, backlog, config, Admission())
 
 
@@ -454,7 +464,7 @@ def _listen(place: Place, backlog: int, config: Config | None, admission: Admiss
         sockets = _bind(place, backlog)
         for each in sockets:
             on_failure.callback(each.close)
-        listener = Listener(Acceptor(sockets, place.context, config, admission))
+        listener = Listener(Acceptor(sockets, place, config, admission))
         on_failure.pop_all()
     return listener
 

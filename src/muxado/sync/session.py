@@ -271,7 +271,7 @@ class Session(BaseSession[Stream]):
         self._driver.flush()
         return number
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
+    def _connection_info(self, name: str, default: Any) -> Any:
         return self._info.get(name, default)
 
     def stats(self) -> SessionStats:

@@ -15,12 +15,14 @@ import trio
 from .. import forks
 from ..admission import Admission
 from ..config import Config
-from ..endpoint import ACCEPT_RETRY, HANDSHAKE_TIMEOUT, MOST_PENDING
+from ..endpoint import ACCEPT_RETRY, HANDSHAKE_TIMEOUT, MOST_PENDING, Place
+from ..errors import ProtocolError
 from ..handshakes import Handshakes, hung_up
+from ..proxy_protocol import ProxyHeader, TrustedProxies
 from ..snapshots import ServerStats
 from .block import SessionBlock
 from .driver import close_forcefully
-from .secured import secure
+from .secured import SecuredStream, secure
 from .session import Session
 
 logger: logging.Logger = logging.getLogger("muxado")
@@ -82,7 +84,7 @@ class Acceptor:
 
     Args:
         sockets: where to accept them.
-        context: for TLS.
+        place: how they listen.
         config: the sessions' settings.
         admission: counts and limits the sessions.
         run: an async function, called with each session and its slot, which it gives back when
@@ -92,14 +94,16 @@ class Acceptor:
     def __init__(
         self,
         sockets: list[trio.socket.SocketType],
-        context: ssl_module.SSLContext | None,
+        place: Place,
         config: Config | None,
         admission: Admission,
         run: Callable[[Session, Slot], Awaitable[None]],
     ) -> None:
         self._sockets = sockets
         self._addresses = [sock.getsockname() for sock in sockets]
-        self._context = context
+        self._context = place.context
+        self._proxies = place.proxies
+        self._greets = place.context is not None or place.proxies is not None
         self._config = config
         self._admission = admission
         self._run = run
@@ -169,10 +173,10 @@ class Acceptor:
                     logger.warning("accepting a connection failed: %s", exc)
                     await trio.sleep(ACCEPT_RETRY)  # out of descriptors, say: others may free some
                     continue
-                # Without TLS it is a session at once.
-                slot = self._waiting.add() if self._context is None else None
+                # With nothing to say first it is a session at once.
+                slot = None if self._greets else self._waiting.add()
                 scope = trio.CancelScope()
-                if self._context is not None:
+                if self._greets:
                     self._give_up(self._handshakes.begin(scope))
                 nursery.start_soon(
                     self._greet, sock, peer, scope, slot, name=f"muxado session {peer}"
@@ -193,16 +197,16 @@ class Acceptor:
         transport: trio.abc.Stream = trio.SocketStream(sock)
         self._connections.add(sock)
         try:
-            if self._context is not None:
-                transport = secured = secure(transport, self._context, server_side=True)
+            header: ProxyHeader | None = None
+            if self._greets:
                 try:
                     with self._until_closed(), scope:
                         scope.deadline = trio.current_time() + HANDSHAKE_TIMEOUT
-                        if not await sock.recv(1, socket.MSG_PEEK):
-                            raise hung_up()
-                        self._handshakes.spoke(scope)
-                        await secured.do_handshake()
-                except (trio.BrokenResourceError, OSError) as exc:
+                        if self._proxies is not None:
+                            header = await self._proxy_header(sock, self._proxies)
+                        if self._context is not None:
+                            transport = await self._secure(transport, sock, scope, self._context)
+                except (trio.BrokenResourceError, OSError, EOFError, ProtocolError) as exc:
                     self._admission.handshake_failed(peer, exc.__cause__ or exc)
                     return
                 finally:
@@ -215,7 +219,11 @@ class Acceptor:
             if slot is None:
                 slot = self._waiting.add()
             block = SessionBlock.over(
-                transport, client=False, config=self._config, admission=self._admission
+                transport,
+                client=False,
+                config=self._config,
+                admission=self._admission,
+                proxy_header=header,
             )
             async with block as session:
                 if not session.closed:  # else it was not admitted
@@ -225,3 +233,28 @@ class Acceptor:
             if slot is not None:
                 slot.release()
             await close_forcefully(transport)
+
+    async def _proxy_header(
+        self, sock: trio.socket.SocketType, proxies: TrustedProxies
+    ) -> ProxyHeader:
+        """Read the header that a connection through a proxy begins with."""
+        proxies.check(sock)
+        header = ProxyHeader()
+        while header.wanted:
+            header.feed(await sock.recv(header.wanted))
+        return header
+
+    async def _secure(
+        self,
+        transport: trio.abc.Stream,
+        sock: trio.socket.SocketType,
+        scope: trio.CancelScope,
+        context: ssl_module.SSLContext,
+    ) -> SecuredStream | trio.SSLStream[trio.abc.Stream]:
+        """Lay TLS over a connection."""
+        secured = secure(transport, context, server_side=True)
+        if not await sock.recv(1, socket.MSG_PEEK):
+            raise hung_up()
+        self._handshakes.spoke(scope)
+        await secured.do_handshake()
+        return secured

@@ -16,6 +16,7 @@ from ..config import Config
 from ..core import CoreSession
 from ..errors import UsageError
 from ..front_end import code_of
+from ..proxy_protocol import ProxyHeader
 from ..registry import SessionRecord
 from .driver import Driver
 from .session import Session
@@ -37,6 +38,7 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
         config: the session's settings.
         name: what to call it.
         admission: the server's that it is for; None if it is for none.
+        proxy_header: what a proxy said of the connection.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
         config: Config | None,
         name: str = "",
         admission: Admission | None = None,
+        proxy_header: ProxyHeader | None = None,
     ) -> None:
         self._entered = False
         self._session: Session | None = None  # while the block runs
@@ -57,6 +60,7 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
         self._config = config
         self._name = name
         self._admission = admission
+        self._proxy_header = proxy_header
         self._token: trio.lowlevel.TrioToken | None = None
         with contextlib.suppress(RuntimeError):  # it may be made before trio runs
             self._token = trio.lowlevel.current_trio_token()
@@ -69,13 +73,21 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
         client: bool,
         config: Config | None,
         admission: Admission | None = None,
+        proxy_header: ProxyHeader | None = None,
     ) -> SessionBlock:
         """Make one for a session over a trio stream that is there."""
 
         async def given() -> trio.abc.Stream:
             return stream
 
-        return cls(given, stream, client=client, config=config, admission=admission)
+        return cls(
+            given,
+            stream,
+            client=client,
+            config=config,
+            admission=admission,
+            proxy_header=proxy_header,
+        )
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Session:
@@ -92,7 +104,8 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
             now=now,
             pool=None if admission is None else admission.pool,
         )
-        self._driver = driver = Driver(core, transport, SessionRecord(core, self._name))
+        record = SessionRecord(core, self._name, self._proxy_header)
+        self._driver = driver = Driver(core, transport, record)
         self._session = session = Session(driver)
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()

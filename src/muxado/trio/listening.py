@@ -73,11 +73,11 @@ class Listener(_Listening, trio.abc.Listener[Session]):
     def __init__(
         self,
         sockets: list[trio.socket.SocketType],
-        context: ssl_module.SSLContext | None,
+        place: Place,
         config: Config | None,
     ) -> None:
         """Not for users."""
-        self._acceptor = Acceptor(sockets, context, config, Admission(), self._hand_out)
+        self._acceptor = Acceptor(sockets, place, config, Admission(), self._hand_out)
         self._accepted: set[Session] = set()
         self._send, self._receive = trio.open_memory_channel[Session](0)
 
@@ -140,13 +140,13 @@ class Server(_Listening):
         self,
         handler: Callable[[Session], Awaitable[object]],
         sockets: list[trio.socket.SocketType],
-        context: ssl_module.SSLContext | None,
+        place: Place,
         config: Config | None,
         admission: Admission,
     ) -> None:
         """Not for users."""
         self._handler = handler
-        self._acceptor = Acceptor(sockets, context, config, admission, self._handle)
+        self._acceptor = Acceptor(sockets, place, config, admission, self._handle)
         self._handlers: dict[Session, trio.CancelScope] = {}
         self._closing = trio.Event()
         self._over = trio.Event()
@@ -238,6 +238,7 @@ async def serve(
     backlog: int = BACKLOG,
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
+    proxy_protocol: Sequence[str] | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen, and run `handler(session)` for each session in a task of its own.
@@ -265,6 +266,10 @@ async def serve(
         max_receive_memory: bytes received and not yet read that all sessions may hold together.
             What would pass it resets its own stream with code 10, as with `Config`'s limit of
             that name, which each session has besides. None: no common limit.
+        proxy_protocol: the networks of proxies, such as ``["10.0.0.0/8"]``, whose connections
+            begin with a PROXY header (version 1 or 2): the sessions' `remote_address` is then
+            the client's. ``"unix"`` stands for whoever reaches a Unix socket. Connections from
+            elsewhere, and those that begin with something else, are refused. None: no headers.
         task_status: given the `Server` once it listens.
 
     Returns:
@@ -278,9 +283,9 @@ async def serve(
     check_handler(handler)
     admission = Admission(max_sessions, max_receive_memory)
     kind = trio.socket.SocketType
-    place = listen_place(host, port, path, sock, ssl, backlog, config, kind=kind)
+    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol, kind=kind)
     sockets = await _bind(place, backlog)
-    await Server(handler, sockets, place.context, config, admission)._run(task_status)
+    await Server(handler, sockets, place, config, admission)._run(task_status)
 
 
 @trio.lowlevel.enable_ki_protection
@@ -296,6 +301,7 @@ async def serve_streams(
     backlog: int = BACKLOG,
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
+    proxy_protocol: Sequence[str] | None = None,
     limit: int | None = None,
     cancel_on_reset: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -317,6 +323,7 @@ async def serve_streams(
         backlog: see there.
         max_sessions: see there.
         max_receive_memory: see there.
+        proxy_protocol: see there.
         limit: how many handlers may run at once for one session; its further streams wait.
         cancel_on_reset: cancel a handler when the peer resets its stream; see `Session.serve`.
         task_status: given the `Server` once it listens.
@@ -345,6 +352,7 @@ async def serve_streams(
         backlog=backlog,
         max_sessions=max_sessions,
         max_receive_memory=max_receive_memory,
+        proxy_protocol=proxy_protocol,
         task_status=task_status,
     )
 
@@ -358,6 +366,7 @@ def listen(
     ssl: ssl_module.SSLContext | None = None,
     config: Config | None = None,
     backlog: int = BACKLOG,
+    proxy_protocol: Sequence[str] | None = None,
 ) -> AbstractAsyncContextManager[Listener]:
     """Listen for sessions to `accept()`: ``async with listen(...) as listener``.
 
@@ -370,6 +379,7 @@ def listen(
         ssl: for TLS, a context with a certificate, as for `serve`.
         config: the sessions' settings.
         backlog: connections that the kernel keeps waiting.
+        proxy_protocol: as for `serve`.
 
     Raises:
         UsageError: not exactly one of host and port, path, or sock was given, or an argument
@@ -377,10 +387,10 @@ def listen(
         OSError: the address can't be listened on; raised when the block is entered.
     """
     kind = trio.socket.SocketType
-    place = listen_place(host, port, path, sock, ssl, backlog, config, kind=kind)
+    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol, kind=kind)
 
     async def begin() -> Listener:
-        return Listener(await _bind(place, backlog), place.context, config)
+        return Listener(await _bind(place, backlog), place, config)
 
     return _ListenerBlock(begin)
 

@@ -227,7 +227,7 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
             raise self._trio_error(exc) from exc
         return core.rtt
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
+    def _connection_info(self, name: str, default: Any) -> Any:
         return self._info.get(name, default)
 
     # The end
