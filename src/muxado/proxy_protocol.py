@@ -60,8 +60,10 @@ class TrustedProxies:
                 self._unix = True
                 continue
             try:
+                if not isinstance(each, str):  # a number would be an address too
+                    raise TypeError("it must be a string")
                 self._networks.append(ipaddress.ip_network(each))
-            except ValueError as exc:
+            except (ValueError, TypeError) as exc:
                 raise UsageError(f"proxy_protocol= has no network in {each!r}: {exc}") from exc
 
     def check(self, sock: Connection) -> None:

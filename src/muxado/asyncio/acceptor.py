@@ -225,9 +225,8 @@ class Acceptor:
                 sock.close()
             if not isinstance(exc, Exception):
                 raise
-            if isinstance(
-                exc, OSError | EOFError | ProtocolError
-            ):  # TimeoutError and ssl.SSLError too
+            # TimeoutError and ssl.SSLError too:
+            if isinstance(exc, OSError | EOFError | ProtocolError):
                 self._admission.handshake_failed(peer, exc)
             else:
                 logger.exception("handshake with %s failed", peer)
