@@ -334,7 +334,7 @@ def serve(
             that name, which each session has besides. None: no common limit.
         proxy_protocol: the networks of proxies, such as ``["10.0.0.0/8"]``, whose connections
             begin with a PROXY header (version 1 or 2): the sessions' `remote_address` is then
-            the client's. ``"unix"`` stands for whoever reaches a Unix socket. Connections from
+            the client's. ``"unix"`` stands for all peers on a Unix socket. Connections from
             elsewhere, and those that begin with something else, are refused. None: no headers.
         executor: run the handlers there instead of in new threads. A session whose handler is
             cancelled there, before it has begun, is aborted.
