@@ -6,14 +6,10 @@ import contextlib
 import os
 import stat
 import sys
-import threading
 
 from .errors import UsageError
 
 __all__ = ["one_socket", "take_stdio"]
-
-_lock = threading.Lock()
-_taken = False
 
 
 def take_stdio() -> tuple[int, int]:
@@ -26,33 +22,28 @@ def take_stdio() -> tuple[int, int]:
         descriptors of their own for what was the input and the output.
 
     Raises:
-        UsageError: they are no pipes or sockets, or were taken before.
+        UsageError: they are no pipes or sockets, as after they were taken.
     """
-    global _taken
-    with _lock:
-        if _taken:
-            raise UsageError("the standard input and output carry a session already, or have")
-        for number, what in ((0, "input"), (1, "output")):
-            try:
-                mode = os.fstat(number).st_mode
-            except OSError:
-                mode = 0
-            if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-                raise UsageError(
-                    f"the standard {what} is no pipe and no socket: a program that serves on them"
-                    " is to be started by connect(command=[...])"
-                )
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-        found = os.dup(0), os.dup(1)
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 0)
+    for number, what in ((0, "input"), (1, "output")):
         try:
-            os.dup2(2, 1)
-        except OSError:  # there is no standard error
-            os.dup2(null, 1)
-        os.close(null)
-        _taken = True
+            mode = os.fstat(number).st_mode
+        except OSError:
+            mode = 0
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+            raise UsageError(
+                f"the standard {what} is no pipe and no socket: a program that serves on them is"
+                " to be started by connect(command=[...]), and can serve once"
+            )
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    found = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    try:
+        os.dup2(2, 1)
+    except OSError:  # there is no standard error
+        os.dup2(null, 1)
+    os.close(null)
     return found
 
 

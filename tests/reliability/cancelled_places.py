@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from muxado import Config, Listener, Server, Session
 from muxado.asyncio.awaitable import AwaitableContext
 
 from ..helpers import echo, exchange, running
+from ..stand_in import standing_in
 from .cancelling import Cut, Scenario, Scenarios, Stage
 
 PLACES = Scenarios()
@@ -248,3 +250,20 @@ PLACES["Server.serve_forever"] = closing_server(server_serves)
 PLACES["Server.shutdown"] = closing_server(lambda server: server.shutdown(2.0))
 PLACES["Server.__aenter__"] = closing_server(lambda server: server.__aenter__())
 PLACES["Server.__aexit__"] = closing_server(lambda server: server.__aexit__(None, None, None))
+
+
+@PLACES.of("serve_stdio")
+async def serve_stdio(stage: Stage, cut: Cut) -> None:
+    """Cut it anywhere: its session ends, and the other end sees that."""
+    with standing_in() as near:
+        session = await muxado.connect(sock=near, config=CONFIG)
+
+        async def ask() -> None:
+            with contextlib.suppress(muxado.MuxadoError):
+                assert await exchange(session.open(), b"hello") == b"hello"
+            session.close()
+
+        asking = asyncio.create_task(ask())
+        await cut(muxado.serve_stdio(handle, config=CONFIG))
+    await session.wait_closed()
+    await asking

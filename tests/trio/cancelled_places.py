@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import trio
@@ -13,6 +13,7 @@ import muxado.trio
 from muxado import Config
 from muxado.trio import Listener, Server, Session
 
+from ..stand_in import standing_in
 from .cancelling import (
     Cut,
     Scenario,
@@ -269,3 +270,25 @@ async def server_waits(server: Server) -> None:
 
 PLACES["Server.wait_closed"] = closing_server(server_waits)
 PLACES["Server.shutdown"] = closing_server(lambda server: server.shutdown(2.0))
+
+
+@PLACES.of("serve_stdio")
+async def serve_stdio(security: Security, cut: Cut) -> None:
+    """Cut it anywhere: its session ends, and the other end sees that."""
+    with ExitStack() as until_cut:
+        near = until_cut.enter_context(standing_in())
+        sock = trio.socket.from_stdlib_socket(near)
+        async with (
+            muxado.trio.connect(sock=sock, config=CONFIG) as session,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def ask() -> None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await works(session)
+                session.close()
+
+            nursery.start_soon(ask)
+            await cut(partial(muxado.trio.serve_stdio, handle, config=CONFIG))
+            until_cut.close()
+            await session.wait_closed()

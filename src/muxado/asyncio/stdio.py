@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -49,10 +50,14 @@ async def _open(source: int, sink: int) -> tuple[asyncio.StreamReader, asyncio.S
         return await asyncio.open_connection(sock=sock)
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb", 0)
-    )
-    transport, protocol = await loop.connect_write_pipe(
-        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), os.fdopen(sink, "wb", 0)
-    )
+    with contextlib.ExitStack() as on_failure:
+        output = on_failure.enter_context(os.fdopen(sink, "wb", 0))
+        opened = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb", 0)
+        )
+        on_failure.callback(opened[0].close)
+        transport, protocol = await loop.connect_write_pipe(
+            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), output
+        )
+        on_failure.pop_all()
     return reader, asyncio.StreamWriter(transport, protocol, None, loop)
