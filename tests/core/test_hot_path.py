@@ -19,8 +19,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
+import trio
 
 import muxado
+import muxado.trio
 from muxado import testing
 from muxado.build import COMPILED
 from muxado.core import CoreStream
@@ -145,6 +147,36 @@ async def requests_on_asyncio() -> Count:
                 await asyncio.gather(*[ask(client) for _ in range(50)])
         client.close()
         await serving
+    return count
+
+
+@pure
+def test_a_request_on_trio() -> None:
+    count = trio.run(requests_on_trio)
+    assert count.number / REQUESTS < 7800
+
+
+async def requests_on_trio() -> Count:
+    """Do requests on trio, 50 at once."""
+
+    async def echo(stream: muxado.trio.Stream) -> None:
+        await stream.send_all(await stream.receive_some(1000))
+
+    async def ask(session: muxado.trio.Session) -> None:
+        stream = session.open()
+        await stream.send_all(bytes(64))
+        await stream.readexactly(64)
+        stream.close()
+
+    async with testing.trio_pair() as (client, server), trio.open_nursery() as serving:
+        serving.start_soon(server.serve, echo)
+        await ask(client)
+        with counted() as count:
+            for _ in range(REQUESTS // 50):
+                async with trio.open_nursery() as asking:
+                    for _ in range(50):
+                        asking.start_soon(ask, client)
+        client.close()
     return count
 
 
