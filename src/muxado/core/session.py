@@ -178,6 +178,11 @@ class CoreSession:
         """
         return self._receiver.paused and not self._receiver.paused_for_output
 
+    @property
+    def held(self) -> bool:
+        """The same as `paused`, for programs that drive the core by its name from before."""
+        return self.paused
+
     def resume(self, now: float) -> None:
         """Parse on, once the application has run."""
         self._ledger.now = now
