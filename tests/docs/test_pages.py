@@ -97,3 +97,12 @@ def test_the_readme_keeps_its_promises_of_files() -> None:
         "src/muxado/py.typed",
     ):
         assert (ROOT / name).is_file()
+
+
+def test_the_files_that_the_architecture_page_names_are_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"`([a-z_]+/[a-z_0-9]+\.py)`", text))
+    assert len(named) > 10
+    source = ROOT / "src/muxado"
+    roots = (source, ROOT)
+    assert [name for name in sorted(named) if not any((r / name).exists() for r in roots)] == []

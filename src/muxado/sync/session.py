@@ -16,9 +16,10 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+from ..connection_info import ConnectionInfo
 from ..core import ACCEPTABLE, ANSWERED, DRAINED, ENDING, GOAWAY, SessionStats
 from ..errors import CloseReason, ErrorCode, SessionError
-from ..front_end import BaseSession, ConnectionInfo, code_of
+from ..front_end import BaseSession, code_of
 from .driver import Driver
 from .locks import Waiter, deadline_of
 from .stream import Stream

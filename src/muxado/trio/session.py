@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ..connection_info import ConnectionInfo
 from ..core import ACCEPTABLE, DRAINED, ENDING, GOAWAY, CoreStream
 from ..endpoint import tune
 from ..errors import CloseReason, SessionError
-from ..front_end import BaseSession, ConnectionInfo, code_of, log_stream_failure
+from ..front_end import BaseSession, code_of, log_stream_failure
 from .driver import Driver
 from .errors import original
 from .secured import SecuredStream
