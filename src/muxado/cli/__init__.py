@@ -1,4 +1,4 @@
-"""The `muxado` command. It needs the `cli` extra: ``pip install 'muxado[cli]'``."""
+"""The `muxado` command. It needs the `cli` extra, or for the tunnel `tunnel`."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import click
 
 from .. import __version__
 from ..build import COMPILED
+from .tunnel import COMMANDS
 
 
 def _version() -> str:
@@ -22,6 +23,10 @@ def cli() -> None:
     """Many independent streams over one connection.
 
     Start with `muxado demo`, which shows what that is good for on this machine.
+
+    A tunnel takes two commands: `muxado server` on a host that both sides reach, which prints an
+    invitation, and `muxado expose 3000 --to -` behind the NAT, which asks for it. `muxado forward`
+    reaches the other way.
     """
 
 
@@ -160,3 +165,7 @@ def top(
     from .top import run
 
     sys.exit(run(path, interval=interval, once=once, number=session, most=most, sort=sort))
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)

@@ -1,0 +1,94 @@
+"""What a client offers, as hello and later messages of the control stream say it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from ..cluster.errors import HeaderError
+from ..cluster.names import is_name
+from ..errors import UsageError
+
+__all__ = ["Offer", "Sources", "parse_sources"]
+
+MOST_SOURCES = 64
+
+Sources = tuple[IPv4Network | IPv6Network, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A service that a client offers.
+
+    Attributes:
+        service: its name, which the header of each stream says.
+        private: whether it is for other clients only, without a port.
+        port: the port to listen on; 0 for any one that the client has a right to.
+        exact: whether no other port will do.
+        sources: the networks that may connect; () for all.
+    """
+
+    service: str
+    private: bool = False
+    port: int = 0
+    exact: bool = False
+    sources: Sources = ()
+
+    def pack(self) -> dict[str, object]:
+        """Return it as the fields of a message."""
+        if self.private:
+            return {"service": self.service, "private": True}
+        sources = [str(each) for each in self.sources]
+        fields: dict[str, object] = {"service": self.service, "port": self.port}
+        return (
+            fields
+            | ({"exact": True} if self.exact else {})
+            | ({"from": sources} if sources else {})
+        )
+
+    @classmethod
+    def unpack(cls, fields: Any) -> Offer:
+        """Return what a message's fields say.
+
+        Raises:
+            HeaderError: they say nothing that can be.
+        """
+        if not isinstance(fields, dict) or not is_name(fields.get("service")):
+            raise HeaderError("an offer needs a service, which is a DNS label")
+        private, exact = fields.get("private", False), fields.get("exact", False)
+        port, sources = fields.get("port", 0), fields.get("from", [])
+        if type(private) is not bool or type(exact) is not bool:
+            raise HeaderError("an offer's private and exact are true or false")
+        if type(port) is not int or not 0 <= port <= 65535 or (exact and not port):
+            raise HeaderError("an offer's port must be one")
+        if not isinstance(sources, list) or len(sources) > MOST_SOURCES:
+            raise HeaderError("an offer's from must be a short list of networks")
+        try:
+            return cls(fields["service"], private, port, exact, parse_sources(sources))
+        except UsageError as exc:
+            raise HeaderError(str(exc)) from None
+
+    def admits(self, address: str) -> bool:
+        """Return whether a connection from an address is one of the sources."""
+        if not self.sources:
+            return True
+        found = ip_address(address.partition("%")[0])
+        found = getattr(found, "ipv4_mapped", None) or found
+        return any(found.version == each.version and found in each for each in self.sources)
+
+
+def parse_sources(texts: Iterable[object]) -> Sources:
+    """Return the networks that are written down.
+
+    Raises:
+        UsageError: one is no network.
+    """
+    found = []
+    for text in texts:
+        try:
+            found.append(ip_network(text if isinstance(text, str) else ""))
+        except ValueError:
+            raise UsageError(f"no network, such as 10.0.0.0/8: {text!r:.60}") from None
+    return tuple(found)

@@ -1,0 +1,90 @@
+"""A Unix socket of a running server, for `muxado status` and `muxado kick`.
+
+A question is a line of JSON, ``{"do": "status"}``, and so is its answer. The folder of the socket
+is closed to other users, and so is the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .files import make_folder
+from .server import Server
+
+__all__ = ["ask", "nodes", "operated"]
+
+MOST_QUESTION = 4096  # bytes
+TIMEOUT = 10.0  # seconds
+
+
+@asynccontextmanager
+async def operated(server: Server, host: str) -> AsyncIterator[Path | None]:
+    """Answer questions about a server while the block runs; give the socket's path.
+
+    Where there are no Unix sockets, or the path is too long for one, it gives None.
+    """
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, ValueError, TimeoutError):
+            async with asyncio.timeout(TIMEOUT):
+                line = await reader.readline()
+                writer.write(json.dumps(_answer(server, json.loads(line))).encode() + b"\n")
+                await writer.drain()
+        writer.close()
+
+    folder = server.state.folder / "nodes" / f"{host.replace(':', '_')}-{server.port}"
+    path = make_folder(folder) / "socket"
+    if not hasattr(socket, "AF_UNIX") or len(os.fsencode(path)) > 100:
+        yield None
+        return
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()  # what a server has left that was killed: the port is this one's now
+    listening = await asyncio.start_unix_server(answer, path, limit=MOST_QUESTION)
+    os.chmod(path, 0o600)
+    try:
+        yield path
+    finally:
+        listening.close()
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _answer(server: Server, question: Any) -> dict[str, object]:
+    wanted = question.get("do") if isinstance(question, dict) else None
+    if wanted == "status":
+        return server.status()
+    if wanted == "kick":
+        return {"kicked": server.kick(str(question.get("client")))}
+    return {"error": "unknown question"}
+
+
+def nodes(folder: Path) -> list[Path]:
+    """Return the sockets of the servers that run on a state."""
+    return sorted(folder.glob("nodes/*/socket"))
+
+
+def ask(path: Path, **question: object) -> dict[str, Any]:
+    """Ask a server; return its answer.
+
+    Raises:
+        OSError: it does not answer.
+        UsageError: it answers what this version does not understand.
+    """
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(TIMEOUT)
+        sock.connect(os.fspath(path))
+        sock.sendall(json.dumps(question).encode() + b"\n")
+        said = b"".join(iter(lambda: sock.recv(65536), b""))
+    answer = json.loads(said or b"null")
+    if not isinstance(answer, dict):
+        raise UsageError(f"{path} does not answer")
+    return answer

@@ -1,0 +1,265 @@
+"""What a server knows of its clients, and a client of its servers, in a folder each.
+
+The server's: ``server.pem`` (key and certificate), and ``clients.json`` with the identities, their
+rights and the invitations that are open. Only hashes of tokens and keys are kept. The client's:
+``servers.json``, with its keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+from typing import Any
+
+from ..cluster.errors import Denied
+from ..cluster.names import check_name
+from ..errors import UsageError
+from .files import locked, make_folder, read_json, write_file, write_json
+from .invitations import Invitation, hash_secret, new_secret
+from .pins import make_certificate, pin_of
+from .rules import DEFAULT_RULES, Rights
+
+__all__ = ["INVITATION_LIFETIME", "ClientState", "Known", "ServerState"]
+
+INVITATION_LIFETIME = 900.0  # seconds
+SPENT_KEPT = 86_400.0  # seconds that an invitation is remembered for, to say that it was used
+
+
+class ServerState:
+    """The state of a server, which several processes may share.
+
+    Attributes:
+        folder: where it is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the state, and make it if it is missing."""
+        self.folder: Path = make_folder(folder)
+        self._path = folder / "clients.json"
+        with locked(folder):
+            if not self.key_path.exists():
+                write_file(self.key_path, make_certificate())
+
+    @property
+    def key_path(self) -> Path:
+        """The file with the server's key and certificate."""
+        return self.folder / "server.pem"
+
+    @property
+    def pin(self) -> str:
+        """The pin of the server's key."""
+        text = self.key_path.read_bytes()
+        return pin_of(text[text.index(b"-----BEGIN CERTIFICATE") :])
+
+    def is_new(self) -> bool:
+        """Return whether no client was invited yet."""
+        return not self._path.exists()
+
+    def stamp(self) -> tuple[int, int]:
+        """Return what changes whenever an identity or its rights do."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        return found.st_mtime_ns, found.st_ino
+
+    def invite(
+        self,
+        name: str,
+        rules: tuple[str, ...] = DEFAULT_RULES,
+        lifetime: float = INVITATION_LIFETIME,
+    ) -> str:
+        """Make an invitation for a client, new or known; return its token.
+
+        Args:
+            name: what the client is to be called.
+            rules: what it may do.
+            lifetime: seconds in which the token can be used.
+
+        Raises:
+            UsageError: it is no name, or a rule is none.
+        """
+        check_name(name)
+        lines = Rights(rules).lines()
+        token = new_secret()
+        with locked(self.folder):
+            state = self._read()
+            now = time()
+            open_ones = state["invitations"]
+            for old in [key for key, each in open_ones.items() if each["until"] + SPENT_KEPT < now]:
+                del open_ones[old]
+            open_ones[hash_secret(token)] = {"name": name, "rules": lines, "until": now + lifetime}
+            write_json(self._path, state)
+        return token
+
+    def redeem(self, token: str, key: str) -> str:
+        """Exchange a token for the identity of a client's new key; return its name.
+
+        The same client may do so again, whose first answer was lost.
+
+        Raises:
+            Denied: the token is unknown, used, or too old.
+        """
+        with locked(self.folder):
+            state = self._read()
+            found = state["invitations"].get(hash_secret(token))
+            if found is None:
+                raise Denied("the invitation is unknown here: ask for a new one", 401)
+            name: str = found["name"]
+            if "used_by" in found:
+                if found["used_by"] == hash_secret(key):
+                    return name
+                raise Denied(
+                    f"the invitation for {name} was used already: if that was not you, have"
+                    f" {name} revoked; ask for a new one",
+                    401,
+                )
+            if found["until"] < time():
+                raise Denied(f"the invitation for {name} is too old: ask for a new one", 401)
+            found["used_by"] = hash_secret(key)
+            state["clients"][name] = {"key": hash_secret(key), "rules": found["rules"]}
+            write_json(self._path, state)
+        return name
+
+    def identify(self, key: str) -> str:
+        """Return whose key it is.
+
+        Raises:
+            Denied: it is unknown, or was revoked.
+        """
+        wanted = hash_secret(key)
+        for name, client in self._read()["clients"].items():
+            if client["key"] == wanted:
+                return str(name)
+        raise Denied("the key is unknown here, or was revoked: ask for a new invitation", 401)
+
+    def clients(self) -> dict[str, tuple[str, Rights]]:
+        """Return the hashes of keys and the rights by the clients' names."""
+        clients = self._read()["clients"]
+        return {name: (each["key"], Rights(each["rules"])) for name, each in clients.items()}
+
+    def set_rules(self, name: str, rules: tuple[str, ...]) -> None:
+        """Change what a client may do. Running servers end what it does against that.
+
+        Raises:
+            UsageError: there is no such client, or a rule is none.
+        """
+        lines = Rights(rules).lines()
+        with locked(self.folder):
+            state = self._read()
+            if name not in state["clients"]:
+                raise UsageError(f"no client {name!r:.80} is known here")
+            state["clients"][name]["rules"] = lines
+            write_json(self._path, state)
+
+    def revoke(self, name: str) -> bool:
+        """Forget a client, its key, and invitations for it; return whether there was one."""
+        with locked(self.folder):
+            state = self._read()
+            invited = [key for key, each in state["invitations"].items() if each["name"] == name]
+            known = state["clients"].pop(name, None) is not None
+            for key in invited:
+                del state["invitations"][key]
+            write_json(self._path, state)
+        return known or bool(invited)
+
+    def _read(self) -> dict[str, Any]:
+        state = read_json(self._path)
+        return {"clients": state.get("clients", {}), "invitations": state.get("invitations", {})}
+
+
+@dataclass(frozen=True, repr=False)
+class Known:
+    """A server that a client knows. Its `repr` does not show the key.
+
+    Attributes:
+        name: what the client calls it.
+        invitation: where it is, and its pins; with a token until that was redeemed.
+        key: the client's own key there.
+    """
+
+    name: str
+    invitation: Invitation
+    key: str
+
+    def __repr__(self) -> str:
+        return f"<Known {self.name} {self.invitation!r}>"
+
+
+class ClientState:
+    """The servers that a client knows."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the state, and make its folder if it is missing."""
+        self.folder: Path = make_folder(folder)
+        self._path = folder / "servers.json"
+
+    def servers(self) -> dict[str, Known]:
+        """Return the known servers by name."""
+        return {
+            name: Known(name, Invitation.parse(each["server"]), each["key"])
+            for name, each in read_json(self._path).items()
+        }
+
+    def accept(self, invitation: Invitation) -> Known:
+        """Take an invitation, with a new key, in place of what is known of that server.
+
+        Raises:
+            UsageError: it has no token.
+        """
+        if not invitation.token:
+            raise UsageError("the invitation has no token: copy all of the line")
+        with locked(self.folder):
+            servers = read_json(self._path)
+            text = str(invitation)
+            for name, each in servers.items():
+                if each["server"] == text:
+                    return Known(name, invitation, each["key"])
+            host, port = invitation.places[0]
+            name = f"{host}:{port}"
+            known = Known(name, invitation, new_secret())
+            before = servers.get(name, {})
+            if "before" in before:  # an invitation that was never answered
+                before = before["before"]
+            servers[name] = {"server": text, "key": known.key, "before": before}
+            write_json(self._path, servers)
+        return known
+
+    def rejected(self, known: Known) -> None:
+        """Take note that the server does not want the invitation: what was known before holds."""
+        with locked(self.folder):
+            servers = read_json(self._path)
+            if servers.get(known.name, {}).get("key") != known.key:
+                return
+            before = servers.pop(known.name).get("before")
+            if before:
+                servers[known.name] = before
+            write_json(self._path, servers)
+
+    def redeemed(self, known: Known) -> Known:
+        """Take note that the server has the key now, and the token is spent."""
+        invitation = Invitation("", known.invitation.places, known.invitation.pins)
+        with locked(self.folder):
+            servers = read_json(self._path)
+            servers[known.name] = {"server": str(invitation), "key": known.key}
+            write_json(self._path, servers)
+        return Known(known.name, invitation, known.key)
+
+    def find(self, name: str | None) -> Known:
+        """Return a known server; without a name the only one.
+
+        Raises:
+            UsageError: there is none, or there are several.
+        """
+        servers = self.servers()
+        if name is not None:
+            if name in servers:
+                return servers[name]
+            told = ", ".join(sorted(servers)) or "none yet"
+            raise UsageError(f"no server {name!r:.80} is known here; known: {told}")
+        if not servers:
+            raise UsageError("no server is known here: give an invitation with --to -")
+        if len(servers) > 1:
+            raise UsageError(f"say which server with --to: {', '.join(sorted(servers))}")
+        return next(iter(servers.values()))
