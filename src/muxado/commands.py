@@ -36,13 +36,14 @@ class CommandEnded(ConnectionError):
         returncode: its exit status; if a signal has ended it, the signal's number below 0.
     """
 
+    errno: int | None = errno.ECONNRESET
+
     def __init__(self, program: str, returncode: int) -> None:
         how = f"exit status {returncode}"
         if returncode < 0:
             with contextlib.suppress(ValueError):
                 how = signal.Signals(-returncode).name
         super().__init__(f"the command {program!r} has ended with {how}")
-        self.errno = errno.ECONNRESET
         self.returncode: int = returncode
 
 
@@ -91,7 +92,8 @@ class Command:
         self._released = False
         self._lock = threading.Lock()  # for the callbacks
         self._callbacks: list[Callable[[], object]] = []
-        self.sock, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        self.sock: socket.socket = ours
         with theirs:
             try:
                 forks.guard(self.sock)
