@@ -29,12 +29,16 @@ from .errors import (
 )
 from .log import stream_log
 from .registry import SessionRecord
+from .wire.formats import FORMATS
 
 SessionT = TypeVar("SessionT", bound="BaseSession[Any]")
 logger: logging.Logger = logging.getLogger("muxado")
 
 # Bytes that are sent by one call. What waits longer in the core still goes by its priority.
 WRITE_SIZE = 64 * 1024
+
+# The names of the wire formats by which a stream can only be ended.
+WITHOUT_RESETS = {wire.rules.name for wire in FORMATS.values() if not wire.rules.resets}
 
 StreamT = TypeVar("StreamT", bound="BaseStream[Any]")
 
@@ -533,6 +537,11 @@ class BaseStream(Generic[SessionT]):
         if core.state != CLOSED or (core.reset_code < 0 and core.eof_received and core.fin_sent):
             return None
         return core.failure()
+
+    @property
+    def tells_resets(self) -> bool:
+        """Whether the peer hears of a reset by this side: by every wire format but smux."""
+        return self._session._core.wire not in WITHOUT_RESETS
 
     def is_closing(self) -> bool:
         """Return whether this side writes no more: after a half-close, a close or a reset."""

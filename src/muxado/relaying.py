@@ -166,8 +166,7 @@ class RelayRecord:
         """Return which timeout is up, None if none is."""
         if now < self._deadline():
             return None
-        silent = now - self._last_change
-        idle = self._idle_timeout is not None and silent >= self._idle_timeout
+        idle = self._idle_timeout is not None and now >= self._last_change + self._idle_timeout
         return "idle" if idle else "half_closed"
 
     def _make_result(self) -> RelayResult:

@@ -75,7 +75,7 @@ async def test_the_forwarder_resets_the_stream_of_a_client_that_breaks_off() -> 
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
-        assert await codes.get() == muxado.ErrorCode.INTERNAL_ERROR
+        assert await codes.get() == muxado.ErrorCode.STREAM_RESET
         port.close()
         near.close()
         await serving

@@ -112,16 +112,22 @@ class StreamRelay(BaseRelay):
         if not self._end("stream" if first else "other", exc, code):
             return
         stream.reset(code)
+        target = self._other if first else self._stream
         if whole:
-            (self._other if first else self._stream).close()
+            target.close()
         else:
-            (self._other if first else self._stream).reset(code)
+            self._reset(target, code)
         self._over()
 
     def _cut(self, code: int) -> None:
-        self._stream.reset(code)
-        self._other.reset(code)
+        self._reset(self._stream, code)
+        self._reset(self._other, code)
         self._over()
+
+    def _reset(self, stream: Stream, code: int) -> None:
+        if not stream.tells_resets:
+            self._lose_reset()
+        stream.reset(code)
 
     def _look(self) -> None:
         if self.ended is None and self.input_ended and self.output_ended and self._over_count == 2:
@@ -227,11 +233,11 @@ class PairRelay(BaseRelay):
     def _other_failed(self, exc: BaseException) -> None:
         code = code_of_loss(exc)
         if self._end("other", exc, code):
-            self._stream.reset(code)
+            self._reset_stream(code)
             self._abort()
 
     def _cut(self, code: int) -> None:
-        self._stream.reset(code)
+        self._reset_stream(code)
         self._abort()
 
     def _abort(self) -> None:

@@ -87,6 +87,12 @@ class BaseRelay(RelayRecord):
         """Reset both sides, the stream with a code if it is still there."""
         raise NotImplementedError
 
+    def _reset_stream(self, code: int) -> None:
+        """Reset the stream, for another reason than its own."""
+        if not self._stream.tells_resets:
+            self._lose_reset()
+        self._stream.reset(code)
+
     def _over(self) -> None:
         """Tell that both sides are through, or cut."""
         if self._result is not None:
@@ -419,9 +425,6 @@ class Relay(BaseRelay, asyncio.Protocol):
         self._reset_stream(code)
         self._abort()
         self._look()
-
-    def _reset_stream(self, code: int) -> None:
-        self._stream.reset(code)
 
     def _abort(self) -> None:
         """End the connection at once, by a reset where there is one."""

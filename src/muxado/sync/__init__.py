@@ -6,6 +6,7 @@ A `Stream` is used like a `socket.socket`. No event loop is involved.
 from .connecting import client, connect, server
 from .dialer import Dialer
 from .listening import Listener, Server, listen, serve, serve_streams
+from .relaying import relay
 from .session import Session
 from .stdio import serve_stdio
 from .stream import Stream
@@ -21,6 +22,7 @@ __all__ = [
     "client",
     "connect",
     "listen",
+    "relay",
     "serve",
     "serve_stdio",
     "serve_streams",

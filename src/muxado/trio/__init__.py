@@ -10,6 +10,7 @@ with needs("trio"):
     from .connecting import client, connect, server
     from .dialer import Dialer
     from .listening import Listener, Server, listen, serve, serve_streams
+    from .relaying import relay
     from .session import Session
     from .stdio import serve_stdio
 from .stream import Stream
@@ -23,6 +24,7 @@ __all__ = [
     "client",
     "connect",
     "listen",
+    "relay",
     "serve",
     "serve_stdio",
     "serve_streams",
