@@ -177,6 +177,26 @@ async def test_a_whole_answer_arrives_though_its_peer_reads_no_more() -> None:
     assert not result.reset_lost
 
 
+async def test_a_whole_answer_arrives_at_a_slow_user_that_goes_on_asking() -> None:
+    async with relayed() as scene:
+        await scene.user.send(bytes(1000))
+        await scene.peer.readexactly(1)
+        written = 0
+        while scene.relay.from_stream == written:  # until the connection takes no more
+            await scene.peer.write(bytes(4 * KIB))
+            written += 4 * KIB
+            await scene.far.ping()
+        scene.peer.close()  # with bytes unread: FIN, and a RST behind it
+        await scene.far.ping()
+        await scene.user.send(b"x")
+        await until_stalled(scene)
+        assert scene.relay.from_stream < written
+        assert await scene.user.receive_all() == bytes(written)
+        scene.user.end()
+        result = await scene.result()
+    assert (result.ended, result.code) == ("stream", ErrorCode.STREAM_CLOSED)
+
+
 @pytest.mark.parametrize("cut_by", ["user", "peer"])
 async def test_what_is_cut_at_any_byte_never_looks_whole(cut_by: str) -> None:
     message = bytes(range(1, 13))

@@ -165,6 +165,7 @@ class Relay(BaseRelay, asyncio.Protocol):
         "_stream_over",
         "_takes_no_more",
         "_transport",
+        "_unwanted",
         "_watching",
         "_writing_paused",
     )
@@ -182,6 +183,7 @@ class Relay(BaseRelay, asyncio.Protocol):
         self._pending: deque[bytes] | None = None  # what came, and the stream has not taken
         self._eof_came = False  # from the transport; it follows what is pending
         self._takes_no_more = False  # the transport takes nothing more, but was not cut
+        self._unwanted = False  # what comes is dropped, while an answer is still passed on
         self._discarding = False  # what comes from the transport is dropped
         self._reading_paused = False
         self._writing_paused = False
@@ -201,7 +203,7 @@ class Relay(BaseRelay, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes on to the stream."""
-        if self.ended is not None or self._discarding:
+        if self.ended is not None or self._discarding or self._unwanted:
             return
         self._came_for_stream(len(data))
         stream = self._stream
@@ -214,7 +216,7 @@ class Relay(BaseRelay, asyncio.Protocol):
             elif not stream.write_nowait(b"", self._go_on):
                 self._pause_reading()
         except MuxadoError as exc:
-            self._stream_failed(exc)
+            self._write_failed(exc)
 
     def eof_received(self) -> bool:
         """Pass the end on to the stream."""
@@ -349,7 +351,19 @@ class Relay(BaseRelay, asyncio.Protocol):
             elif stream.write_nowait(b"", self._go_on):
                 self._resume_reading()
         except MuxadoError as exc:
+            self._write_failed(exc)
+
+    def _write_failed(self, exc: MuxadoError) -> None:
+        """Drop what comes for a peer that reads no more, until its answer is passed on."""
+        if self.output_ended or not reads_no_more(exc):
             self._stream_failed(exc)
+            return
+        self._unwanted = True
+        self._pending = None
+        if self._eof_came:
+            self._pass_end_on()
+        else:
+            self._resume_reading()
 
     def _pass_end_on(self) -> None:
         if self.input_ended:
