@@ -2,7 +2,7 @@
 
 Each side listens on the ports it is told to, and connects where the other side says. A connection
 is a stream, whose first message says where it leads. An end is passed on as an end, and a reset as
-a reset. Whoever connects reaches all that the other side reaches: put it behind TLS with
+a reset. A client reaches all that the other side reaches: put it behind TLS with
 certificates, and check `place`.
 """
 
