@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
-import muxado
+import muxado.trio
 from muxado import ErrorCode
 from muxado.trio import Session, Stream
 
-from .cancelling import Cut, Ends, Scenario, Scenarios, Security, busy, connected, echo, opened
+from .cancelling import (
+    Cut,
+    Ends,
+    Scenario,
+    Scenarios,
+    Security,
+    busy,
+    connected,
+    echo,
+    opened,
+    socket_streams,
+)
 
 CALLS = Scenarios()
 
@@ -287,3 +298,35 @@ async def shutdown(security: Security, cut: Cut) -> None:
         assert reason is not None
         assert reason.by_peer
         assert reason.clean
+
+
+# Passing on
+
+
+@CALLS.of("relay")
+async def relaying(security: Security, cut: Cut) -> None:
+    """Cut a relay: both sides are closed, and the stream's peer is told, or has had its end."""
+    async with busy() as ends:
+        stream = ends.client.open(eager=True)
+        async with await ends.server.accept() as peer, trio.open_nursery() as nursery:
+            ours, theirs = await socket_streams()
+
+            async def use() -> None:
+                with suppress(trio.BrokenResourceError):
+                    await theirs.send_all(b"question")
+                    await theirs.send_eof()
+                    async for _ in theirs:
+                        pass
+
+            async def answer() -> None:
+                with suppress(trio.BrokenResourceError):
+                    await peer.send_all(await read_all(peer))
+                    await peer.send_eof()
+
+            nursery.start_soon(use)
+            nursery.start_soon(answer)
+            result = await cut(lambda: muxado.trio.relay(stream, ours))
+            code = await peer.wait_reset()
+            assert code is None or (result is None and code == ErrorCode.STREAM_CANCELLED)
+            assert ours.socket.fileno() == -1
+        await theirs.aclose()
