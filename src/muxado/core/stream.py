@@ -590,12 +590,12 @@ class CoreStream(StreamLedger):
             UsageError: it is not in that range.
         """
         check_priority(priority)
-        if self.scheduled:
+        scheduled = self.scheduled
+        if scheduled:
             self._host.scheduler.remove(self)
-            self.priority = priority
+        self.priority: int = priority
+        if scheduled:
             self._host.scheduler.add(self)
-        else:
-            self.priority = priority
 
     def finished(self) -> bool:
         """Return whether nothing is left to send: the FIN is out, or the stream failed."""

@@ -28,7 +28,7 @@ class _TrioErrors:
 
 
 # Faster than a generator, and every call on a stream enters it.
-trio_errors = _TrioErrors()
+trio_errors: _TrioErrors = _TrioErrors()
 
 
 def as_trio_error(exc: MuxadoError) -> trio.ClosedResourceError | trio.BrokenResourceError:
