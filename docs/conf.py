@@ -45,7 +45,7 @@ nitpick_ignore_regex = [
     # Names that other projects document, type variables, and one name of `muxado.wire`.
     (
         "py:.*",
-        r"(_asyncio|_ssl|asyncio|builtins|collections|concurrent|contextlib|enum|http|io|logging|os|pathlib|socket"
+        r"(_asyncio|_ssl|asyncio|builtins|collections|concurrent|contextlib|enum|http|io|ipaddress|logging|os|pathlib|socket"
         r"|socketserver|ssl|types|typing)\..*",
     ),
     (
@@ -53,6 +53,7 @@ nitpick_ignore_regex = [
         r"(_?trio|aiohttp|anyio|grpclib|httpcore|httpx|hypercorn|nats|prometheus_client|redis|requests"
         r"|urllib3|uvicorn)\..*",
     ),
+    ("py:class", r"Stream(Reader|Writer)"),  # asyncio's, imported for their types
     ("py:class", r"muxado\..*\.(P|T|SessionT|StreamT|WireFormat)"),
 ]
 
