@@ -540,7 +540,7 @@ class BaseStream(Generic[SessionT]):
 
     @property
     def tells_resets(self) -> bool:
-        """Whether the peer hears of a reset by this side: by every wire format but smux."""
+        """True if the peer is told of a reset by this side, as by every wire format but smux."""
         return self._session._core.wire not in WITHOUT_RESETS
 
     def is_closing(self) -> bool:
