@@ -3,7 +3,7 @@
 Each front end passes its arguments to `dial_target` or `listen_place`, so that the same mistake
 raises the same error in all of them, before any connection or listener is made.
 
-TLS verifies by default, offers the ALPN protocol `muxado/2`, and explains refusals.
+TLS verifies by default, offers the wire's ALPN protocol (`muxado/2`), and explains refusals.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ from ssl import SSLContext
 from typing import Any, NoReturn
 
 from .commands import check_command
-from .config import Config
+from .config import AUTO, Config
 from .errors import ProtocolError, UsageError
 from .proxies import Proxy, choose_proxy
 from .proxy_protocol import TrustedProxies
-
-ALPN = "muxado/2"
+from .wire import FORMATS
 
 # Connections of a listener that may be in their TLS handshake, and sessions that may wait to be
 # accepted.
@@ -54,6 +53,7 @@ class Target:
         timeout: seconds for connecting with the handshake, None for no limit.
         proxy: the proxy to go through, or None.
         command: the command to run instead, or None.
+        alpn: the wire's ALPN protocol, "" if it has none.
     """
 
     host: str
@@ -65,6 +65,7 @@ class Target:
     timeout: float | None
     proxy: Proxy | None
     command: tuple[str, ...] | None
+    alpn: str
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -157,7 +158,9 @@ def dial_target(
     elif proxy is not None:
         raise UsageError("proxy= is for host and port")
     _check_sock(sock, kind, secured and not ssl)
-    context = client_context(ssl)
+    check_config(config)
+    check_client(config)
+    context = client_context(ssl, config)
     if server_hostname is not None:
         if context is None:
             raise UsageError("server_hostname= is for TLS: pass ssl= too")
@@ -165,7 +168,6 @@ def dial_target(
     name = server_hostname if server_hostname is not None else (host or "")
     if context is not None and context.check_hostname and not name:
         raise UsageError("TLS needs server_hostname=, the name in the server's certificate")
-    check_config(config)
     return Target(
         host or "",
         port or 0,
@@ -176,6 +178,7 @@ def dial_target(
         check_timeout(timeout),
         choose_proxy(proxy, host or "", port or 0),
         check_command(command),
+        alpn_of(config),
     )
 
 
@@ -291,6 +294,21 @@ def check_config(config: object) -> None:
         raise UsageError(f"config= must be a muxado.Config, not {config!r}")
 
 
+def check_client(config: Config | None) -> None:
+    """Raise `UsageError` if the wire is left to the peer, which is for servers."""
+    if config is not None and config.wire == AUTO:
+        raise UsageError(
+            "Config(wire='auto') is for servers, which take the wire of each client's first bytes:"
+            " a client must say which one it speaks"
+        )
+
+
+def alpn_of(config: Config | None) -> str:
+    """Return the ALPN protocol of the wire, "" if it has none."""
+    wire = "muxado-v2" if config is None else config.wire
+    return FORMATS[wire].rules.alpn if wire != AUTO else ""
+
+
 def check_handler(handler: object) -> None:
     """Raise `UsageError` unless `handler` can be called."""
     if not callable(handler):
@@ -388,7 +406,9 @@ def describe(thing: object, addresses: Iterable[object], sessions: int) -> str:
     return f"<{type(thing).__name__} {where} sessions={sessions}>"
 
 
-def client_context(ssl: SSLContext | bool | None) -> SSLContext | None:
+def client_context(
+    ssl: SSLContext | bool | None, config: Config | None = None
+) -> SSLContext | None:
     """Return the context to connect with; the caller's own context is not changed.
 
     Raises:
@@ -405,7 +425,9 @@ def client_context(ssl: SSLContext | bool | None) -> SSLContext | None:
     if not ssl:
         return None
     context = ssl_module.create_default_context()
-    context.set_alpn_protocols([ALPN])
+    protocol = alpn_of(config)
+    if protocol:
+        context.set_alpn_protocols([protocol])
     return context
 
 
@@ -429,13 +451,16 @@ def server_context(ssl: SSLContext | bool | None) -> SSLContext | None:
     return None
 
 
-def check_alpn(chosen: str | None) -> None:
-    """Raise `ProtocolError` if the server has chosen another protocol by ALPN."""
-    if chosen not in (None, ALPN):
-        raise ProtocolError(f"the server speaks {chosen!r} (by ALPN), not {ALPN!r}")
+def check_alpn(chosen: str | None, protocol: str) -> None:
+    """Raise `ProtocolError` if the server has chosen another protocol by ALPN.
+
+    Where the wire has none, the name is an agreement of the two ends, and any will do.
+    """
+    if protocol and chosen not in (None, protocol):
+        raise ProtocolError(f"the server speaks {chosen!r} (by ALPN), not {protocol!r}")
 
 
-def explain(exc: BaseException) -> None:
+def explain(exc: BaseException, protocol: str) -> None:
     """Add a hint to the error of a client's failed TLS handshake."""
     if not isinstance(exc, ssl_module.SSLError):
         if isinstance(exc, ConnectionError):
@@ -444,7 +469,8 @@ def explain(exc: BaseException) -> None:
     reason = _reason(exc)
     if "NO_APPLICATION_PROTOCOL" in reason:
         exc.add_note(
-            f"the server refused ALPN protocol {ALPN!r}: it speaks another protocol on this port"
+            f"the server refused ALPN protocol {protocol!r}: it speaks another protocol on this"
+            " port"
         )
     elif "WRONG_VERSION_NUMBER" in reason:
         exc.add_note("the server does not speak TLS on this port: leave ssl= out")

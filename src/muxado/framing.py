@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 from . import asyncio as on_asyncio
 from . import sync as on_threads
 from .errors import ErrorCode, MuxadoError, UsageError
+from .front_end import give_up
 
 if TYPE_CHECKING:
     from . import trio as on_trio
@@ -157,7 +158,7 @@ def _receiving(stream: Any, limit: int) -> Generator[int, bytes, bytes | None]:
         _check_whole(head, HEAD, "the length of a message")
         size = int.from_bytes(head, "big")
     if size > limit:
-        stream.reset(ErrorCode.ENHANCE_YOUR_CALM)
+        give_up(stream, ErrorCode.ENHANCE_YOUR_CALM)
         raise MessageTooLong(size, limit)
     if not size:
         return b""

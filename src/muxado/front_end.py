@@ -29,7 +29,6 @@ from .errors import (
 )
 from .log import stream_log
 from .registry import SessionRecord
-from .wire.formats import FORMATS
 
 SessionT = TypeVar("SessionT", bound="BaseSession[Any]")
 logger: logging.Logger = logging.getLogger("muxado")
@@ -37,8 +36,6 @@ logger: logging.Logger = logging.getLogger("muxado")
 # Bytes that are sent by one call. What waits longer in the core still goes by its priority.
 WRITE_SIZE = 64 * 1024
 
-# The names of the wire formats by which a stream can only be ended.
-WITHOUT_RESETS = {wire.rules.name for wire in FORMATS.values() if not wire.rules.resets}
 
 StreamT = TypeVar("StreamT", bound="BaseStream[Any]")
 
@@ -174,12 +171,15 @@ class BaseSession(Generic[StreamT]):
         The peer hears of it with the first write, the first read, or the end of the output.
 
         Args:
-            type: the stream's 32-bit type, 0 if none is given; only with `Config.typed`.
-            priority: how urgent what we send is, from -8 to 7; higher goes first.
+            type: the stream's 32-bit type, 0 if none is given; only with `Config.typed`, and on
+                the wire of muxado v1.
+            priority: how urgent what we send is, from -8 to 7; higher goes first. muxado v1's peers
+                are told of one above 0.
             eager: let the peer know of the stream at once.
 
         Raises:
-            UsageError: the type or the priority can't be.
+            UsageError: the type or the priority can't be; or with ``Config(wire="auto")`` the
+                client has not said anything yet.
             SessionClosed: the session is closing, or has ended (or another `SessionError`).
             PeerGone: the peer takes no new streams: dial a new session.
             StreamsExhausted: every stream id has been used: dial a new session.
@@ -261,6 +261,8 @@ class BaseSession(Generic[StreamT]):
 
     def _opened(self, stream: CoreStream) -> CoreStream:
         """Pass a stream on that was opened here or accepted; it is logged, if that is asked for."""
+        if self._core.tells_at_once:
+            self._flush_soon()
         if stream_log.isEnabledFor(logging.DEBUG):
             self._record.stream_opened(stream)
         return stream
@@ -276,6 +278,10 @@ class BaseSession(Generic[StreamT]):
 
     def _call_soon(self, callback: Callable[[], object]) -> None:
         """Call a function soon in the session's thread or loop, but not inside its own work."""
+        raise NotImplementedError
+
+    def _flush_soon(self) -> None:
+        """Have what waits sent soon; called in the middle of a step."""
         raise NotImplementedError
 
     def _takes_streams(self) -> str | None:
@@ -305,7 +311,7 @@ class BaseSession(Generic[StreamT]):
             except BaseException as exc:
                 if isinstance(exc, Exception):
                     log_stream_failure(stream, exc)
-                stream.reset(code_of(type(exc)))
+                give_up(stream, code_of(type(exc)))
                 if not isinstance(exc, Exception):
                     raise
 
@@ -431,8 +437,20 @@ class BaseStream(Generic[SessionT]):
 
     @property
     def type(self) -> int | None:
-        """The stream's 32-bit type in a session with `Config.typed`, else None."""
+        """The stream's 32-bit type, None where streams have none.
+
+        They have one in a session with `Config.typed`, and on the wire of muxado v1.
+        """
         return self._core.type
+
+    @property
+    def peer_priority(self) -> int | None:
+        """The priority that the peer has opened the stream with, None where no wire carries one.
+
+        Only muxado v1 does: it is a number from 0 to 2**31 - 1, 0 if the peer has said none. The
+        stream's own `priority` begins with it, as far as that goes; it concerns what we send.
+        """
+        return self._core.peer_priority
 
     @property
     def session(self) -> SessionT:
@@ -540,8 +558,8 @@ class BaseStream(Generic[SessionT]):
 
     @property
     def tells_resets(self) -> bool:
-        """True if the peer is told of a reset by this side, as by every wire format but smux."""
-        return self._session._core.wire not in WITHOUT_RESETS
+        """True if the peer is told of a reset by this side, as on every wire but smux."""
+        return self._core.tells_resets
 
     def is_closing(self) -> bool:
         """Return whether this side writes no more: after a half-close, a close or a reset."""
@@ -583,8 +601,10 @@ class BaseStream(Generic[SessionT]):
             code: what the peer is told, any 32-bit number; see `ErrorCode`.
 
         Raises:
-            UsageError: the code is no 32-bit number.
+            UsageError: the code is no 32-bit number, or the wire can't tell it: yamux's resets
+                carry none, so there is only the default; smux has no reset at all.
         """
+        self._core.check_reset(code)
         self._do(self._core.reset, code)
 
     def _do(self, step: Callable[..., object], *args: object) -> None:
@@ -628,6 +648,14 @@ class BaseStream(Generic[SessionT]):
     def _waiter_for(self, callback: Callable[[], object]) -> object:
         """Return an object, to leave with the core, that has a function called when woken."""
         raise NotImplementedError
+
+
+def give_up(stream: BaseStream[Any], code: int = ErrorCode.STREAM_CANCELLED) -> None:
+    """End both directions of a stream as abruptly as its wire can.
+
+    Unlike `reset` it raises nothing where that can't tell the code, or can't reset at all.
+    """
+    stream._do(stream._core.reset, code)
 
 
 def call_logged(callback: Callable[[], object]) -> None:

@@ -56,7 +56,7 @@ class Rules:
 
     def __init__(self, core: CoreSession) -> None:
         self.core = core
-        self.window = core.config.initial_window
+        self.window = core.config.initial_window or 0
         self.parity = inside.next_id(core) % 2
         self.heard = FrameReader()
         self.spoken = FrameReader()

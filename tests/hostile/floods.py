@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from muxado.config import Config
 from tests.inside import MAX_ANSWERS, MAX_RECENTLY_RESET
@@ -18,7 +19,7 @@ UNREAD_BURSTS = 100
 MOST_STREAMS = 2000
 BACKLOG = 128
 WINDOW = 64 * 1024
-LIMITS: dict[str, int] = {
+LIMITS: dict[str, Any] = {
     "max_incoming_streams": MOST_STREAMS,
     "accept_backlog": BACKLOG,
     "initial_window": WINDOW,

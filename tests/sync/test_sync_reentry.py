@@ -161,7 +161,7 @@ def test_a_signals_handler_may_write_while_a_write_waits(
 ) -> None:
     client, server, _ = pair
     with opened(client, server) as (near, far):
-        size = 2 * client.config.initial_window
+        size = 2 * (client.config.initial_window or 0)
         near.sendall(bytes(size))
 
         def handle() -> None:

@@ -21,6 +21,7 @@ from .. import asyncio as on_asyncio
 from .. import sync
 from ..errors import MuxadoError
 from ..extras import needs
+from ..front_end import give_up
 from ._idle import close_idle_when_draining
 
 with needs("httpcore"):
@@ -117,7 +118,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
         # reads nothing: what needs the peer's credit is given up.
         stream = self._stream.stream
         if stream.stalled():
-            stream.reset()
+            give_up(stream)
         else:
             stream.close()
 
@@ -145,7 +146,7 @@ class _AsyncStream(httpcore.AsyncNetworkStream):
                         standard_compatible=False,
                     )
             except BaseException:
-                self._stream.stream.reset()
+                give_up(self._stream.stream)
                 raise
         return _AsyncStream(self._stream, tls)
 

@@ -53,7 +53,7 @@ def connect(
         path: dial this Unix socket instead; on Linux "\\0name" is an abstract one.
         sock: use this connected socket instead.
         ssl: True for TLS with the system's trusted authorities, or a context. True offers the
-            ALPN protocol `muxado/2`; a server that chooses none is fine.
+            ALPN protocol of the wire (`muxado/2`); a server that chooses none is fine.
         server_hostname: the name the server's certificate must have; `host` by default.
         config: the session's settings.
         timeout: seconds for all of it: looking the name up, connecting, and the TLS handshake.
@@ -149,12 +149,12 @@ async def _dial(
         if command is not None:
             command.release()
         if target.context is not None:
-            explain(exc)
+            explain(exc, target.alpn)
         raise
     try:
         secured = link.get_extra_info("ssl_object")
         if isinstance(secured, ssl_module.SSLObject):
-            check_alpn(secured.selected_alpn_protocol())
+            check_alpn(secured.selected_alpn_protocol(), target.alpn)
     except BaseException:
         session.abort()
         raise

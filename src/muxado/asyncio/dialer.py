@@ -115,7 +115,7 @@ class Dialer(AsyncDialer[Session, Stream]):
         places = dial_places(host, port, path, addresses, dial, (options | kwds).items())
         redial: Redial[Session] = Redial(len(places) or 1, backoff, check_policy(backoff, final))
         super().__init__(describe_places(places, dial), redial, on_change)
-        context = client_context(ssl)  # once for all: it reads the system's authorities
+        context = client_context(ssl, config)  # once for all: it reads the system's authorities
         targets = check_targets(places, context, server_hostname, timeout, config, name, proxy)
         self._dials: list[Callable[[], Awaitable[Session]]] = []
         if dial is not None:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable
 
 from ..errors import ErrorCode, MuxadoError
+from ..front_end import give_up
 from ..relaying import PIECE, RelayResult, arm_reset, code_of_loss, code_of_reset, reads_no_more
 from .links import Reader, Writer, take_over, transport_under
 from .stream import Stream
@@ -111,7 +112,7 @@ class StreamRelay(BaseRelay):
             code = ErrorCode.STREAM_RESET
         if not self._end("stream" if first else "other", exc, code):
             return
-        stream.reset(code)
+        give_up(stream, code)
         target = self._other if first else self._stream
         if whole:
             target.close()
@@ -127,7 +128,7 @@ class StreamRelay(BaseRelay):
     def _reset(self, stream: Stream, code: int) -> None:
         if not stream.tells_resets:
             self._lose_reset()
-        stream.reset(code)
+        give_up(stream, code)
 
     def _look(self) -> None:
         if self.ended is None and self.input_ended and self.output_ended and self._over_count == 2:
@@ -227,7 +228,7 @@ class PairRelay(BaseRelay):
 
     def _stream_failed(self, exc: MuxadoError) -> None:
         if self._end("stream", exc, code_of_reset(exc)):
-            self._stream.reset(ErrorCode.STREAM_CANCELLED)
+            give_up(self._stream, ErrorCode.STREAM_CANCELLED)
             self._abort()
 
     def _other_failed(self, exc: BaseException) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..core import CLOSED, IDLE, CoreStream
 from ..errors import ErrorCode, StreamBusy
-from ..front_end import BaseStream, as_bytes, code_of
+from ..front_end import BaseStream, as_bytes, code_of, give_up
 from .driver import Driver
 
 if TYPE_CHECKING:
@@ -292,14 +292,14 @@ class Stream(BaseStream["Session"]):
         traceback: TracebackType | None,
     ) -> None:
         if exc_type is not None:
-            self.reset(code_of(exc_type))
+            give_up(self, code_of(exc_type))
             return
         self.close()
         try:
             if self._core.stalled():
                 await self.wait_closed()
         except asyncio.CancelledError:
-            self.reset(ErrorCode.STREAM_CANCELLED)
+            give_up(self, ErrorCode.STREAM_CANCELLED)
             raise
 
     def __del__(self) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 
 from ..core import CLOSED, CoreStream
 from ..errors import MuxadoError
-from ..front_end import code_of, log_stream_failure
+from ..front_end import code_of, give_up, log_stream_failure
 from .driver import Driver
 from .stream import Stream
 
@@ -109,7 +109,7 @@ class StreamHandlers:
     def _forget(self, stream: Stream) -> None:
         """Forget a stream whose task is done, if the task was cancelled before it began."""
         if self._tasks.pop(stream, None) is not None:
-            stream.reset()
+            give_up(stream)
 
     async def _run(self, stream: Stream, core: CoreStream) -> None:
         try:
@@ -120,7 +120,7 @@ class StreamHandlers:
             else:
                 self._driver.flush_before_wait()
         except BaseException as exc:
-            stream.reset(code_of(type(exc)))
+            give_up(stream, code_of(type(exc)))
             failed = isinstance(exc, Exception) and not self._driver.loop.is_closed()
             if not failed and not isinstance(exc, MuxadoError):
                 raise

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from ..errors import ErrorCode, MuxadoError
+from ..front_end import give_up
 from ..relaying import (
     LINGER,
     PIECE,
@@ -91,7 +92,7 @@ class BaseRelay(RelayRecord):
         """Reset the stream, for another reason than its own."""
         if not self._stream.tells_resets:
             self._lose_reset()
-        self._stream.reset(code)
+        give_up(self._stream, code)
 
     def _over(self) -> None:
         """Tell that both sides are through, or cut."""
@@ -328,7 +329,8 @@ class Relay(BaseRelay, asyncio.Protocol):
         if self.output_ended and reads_no_more(exc):
             self._discard()
         elif self._end("stream", exc, code_of_reset(exc)):
-            self._stream.reset(ErrorCode.STREAM_CANCELLED)  # it may be another error than a reset
+            # It may be another error than a reset.
+            give_up(self._stream, ErrorCode.STREAM_CANCELLED)
             self._abort()
             self._look()
 
@@ -433,7 +435,7 @@ class Relay(BaseRelay, asyncio.Protocol):
     def _end_with_stream(self) -> None:
         failure = self._stream.failure()
         if self._end("stream", failure, None if failure is None else code_of_reset(failure)):
-            self._stream.reset(ErrorCode.STREAM_CANCELLED)
+            give_up(self._stream, ErrorCode.STREAM_CANCELLED)
 
     def _cut(self, code: int) -> None:
         self._reset_stream(code)

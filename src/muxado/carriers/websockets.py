@@ -442,7 +442,7 @@ async def _dial(
         hang_up(sock)
         driver.give_up()
         if target.context is not None and not reached:
-            explain(exc)
+            explain(exc, target.alpn)
         raise
     return session
 

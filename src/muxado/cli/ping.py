@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import muxado.sync
 
 from ..config import Config
-from ..endpoint import ALPN
+from ..endpoint import alpn_of
 from ..errors import MuxadoError, ProtocolError, SessionError
 from ..wire.foreign import recognise
 
@@ -71,7 +71,7 @@ def tls_context(ca: str | None, cert: str | None) -> ssl.SSLContext:
         OSError: a file can't be read, or has something else in it.
     """
     context = ssl.create_default_context(cafile=ca)
-    context.set_alpn_protocols([ALPN])
+    context.set_alpn_protocols([alpn_of(None)])
     if cert is not None:
         context.load_cert_chain(cert)
     return context

@@ -135,6 +135,9 @@ class Closing:
         """Tear the transport of a closing session down if its time is over."""
         if now >= self.deadline:
             self.transport_aborted = True
+            rules = self._ledger.rules
+            if rules.refills and self.closed_in_order() and not self._table.owes_nothing():
+                self._spoil("the peer had not read everything in time")
 
     # Ended by this side
 
@@ -146,6 +149,13 @@ class Closing:
         """
         if not 0 <= code <= 0xFFFFFFFF:
             raise UsageError(f"a GOAWAY's code is a 32-bit number, not {code}")
+        rules = self._ledger.rules
+        if not rules.go_away:
+            raise UsageError(f"{rules.name} has no GOAWAY: close() ends the session")
+        if code and rules.errors_end:
+            raise UsageError(
+                f"a GOAWAY of {rules.name} with an error is the session's end: abort() says it"
+            )
         if self._ledger.state < CLOSING and not self.going_away:
             self._queue_goaway(code, debug, final=False)
             self._said = GoAway(int(code), debug[:MAX_DEBUG])
@@ -153,7 +163,8 @@ class Closing:
     def shut_down(self) -> None:
         """Take no new streams from either side; `DRAINED` is reported when the last is done."""
         if self._ledger.state == RUNNING:
-            self.go_away(0, b"")
+            if not self.going_away:
+                self._queue_goaway(0, b"", final=False)
             self._advance(SHUT_DOWN)
             self._table.check_drained()
 
@@ -213,12 +224,8 @@ class Closing:
             exception: the transport's, if that is why.
         """
         unsent = self._count_unsent()
-        reason = self._ledger.reason
-        if unsent and reason is not None and reason.clean:
-            message = f"{reason.message}, but {streams_text(unsent)} had not sent everything"
-            self._ledger.reason = CloseReason(
-                reason.code, reason.debug, reason.by_peer, message, exception
-            )
+        if unsent and self.closed_in_order():
+            self._spoil(f"{streams_text(unsent)} had not sent everything", exception)
         self._table.end_all()
 
     def abandon(self, message: str) -> None:
@@ -291,6 +298,8 @@ class Closing:
             doubtful = streams.get(spared.pop())
             if doubtful is not None and not doubtful.acknowledged:
                 doubtful.end(end_code, by_peer=True)
+        if code and self._ledger.rules.errors_end:
+            self._end_as_announced(self.peer_goaway)
 
     def peer_ended(self, inside_frame: bool, silent: bool) -> None:
         """Take the end of the transport's input.
@@ -301,6 +310,9 @@ class Closing:
         """
         if self.peer_goaway is not None:
             self._end_as_announced(self.peer_goaway)
+            return
+        if self._ledger.rules.end_is_close and not inside_frame:
+            self._end_as_announced(GoAway(0, b""))
             return
         unanswered = silent and self._ledger.client
         if inside_frame:
@@ -320,7 +332,7 @@ class Closing:
         self.orderly = not inside_frame and not live
         if not self.orderly and not inside_frame and not unanswered:
             message += " with streams still open"
-        # Never clean: this wire has a GOAWAY to say an end with.
+        # Never clean: such a wire has a GOAWAY to say an end with.
         error_class = SessionClosed if self.orderly else SessionError
         self._end(error_class, code, b"", True, message + hint)
 
@@ -398,8 +410,24 @@ class Closing:
         if ledger.state >= CLOSING:
             ledger.note(ENDING)
 
+    def closed_in_order(self) -> bool:
+        """Return whether the session has ended, and cleanly as far as is known."""
+        reason = self._ledger.reason
+        return reason is not None and reason.clean
+
+    def _spoil(self, how: str, exception: BaseException | None = None) -> None:
+        """Take note that a session did not end as cleanly as it seemed."""
+        reason = self._ledger.reason
+        assert reason is not None
+        message = f"{reason.message}, but {how}"
+        self._ledger.reason = CloseReason(
+            reason.code, reason.debug, reason.by_peer, message, exception
+        )
+
     def _queue_goaway(self, code: int, debug: bytes, final: bool) -> None:
-        self._sender.queue_goaway(self._table.highest_accepted, int(code), debug[:MAX_DEBUG], final)
+        if self._ledger.rules.go_away:
+            last_id = self._table.highest_accepted
+            self._sender.queue_goaway(last_id, int(code), debug[:MAX_DEBUG], final)
         self.going_away = True
         self._ledger.note(GOAWAY)
 

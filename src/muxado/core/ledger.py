@@ -9,6 +9,7 @@ in the sources. What one part alone reads of another is no field here: it is ask
     client          -               True for the end that dialled
     config          -               the settings
     rules           -               what the wire format asks for
+    first_window    -               bytes that each side may send on a new stream
     now             session         the time, as the last call told it
     state           closing         one of the session states
     reason          closing         why the session ended, None while it hasn't
@@ -69,6 +70,7 @@ class Ledger:
         "eof_received",
         "error_class",
         "events",
+        "first_window",
         "now",
         "queued",
         "reason",
@@ -81,6 +83,7 @@ class Ledger:
         self.client: bool = client
         self.config: Config = config
         self.rules: Rules = rules
+        self.first_window: int = config.initial_window or rules.first_window
         self.now: float = now
         self.state: int = RUNNING
         self.reason: CloseReason | None = None

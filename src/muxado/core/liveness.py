@@ -21,6 +21,9 @@ MINIMUM_WINDOW: Final = 10.0
 # So many seconds of silence at most until a session that holds more than it needs counts as idle.
 IDLE: Final = 15.0
 
+# Seconds, for what is given up if nothing comes within the timeout alone.
+LEAST_INTERVAL: Final = 1e-9
+
 # A timer later than this was held up by this process, not by the peer.
 LATE: Final = 0.1
 
@@ -35,7 +38,7 @@ class Liveness:
         answered: the number of the last ping that was answered.
         rtt: the last round trip in seconds, 0 if none was measured.
         min_rtt: the smallest of the last 10 to 20 seconds, 0 if none was measured.
-        supported: False if the peer's streams make pings impossible.
+        supported: False if the wire has no pings, or the peer's streams make them impossible.
     """
 
     __slots__ = (
@@ -61,7 +64,13 @@ class Liveness:
         "with_traffic",
     )
 
-    def __init__(self, interval: float | None, timeout: float | None, now: float) -> None:
+    def __init__(
+        self,
+        interval: float | None,
+        timeout: float | None,
+        now: float,
+        supported: bool = True,
+    ) -> None:
         # A peer that is never given up need not be asked either.
         watch = interval is not None and timeout is not None and timeout != inf
         self._interval = interval if interval is not None and watch else inf
@@ -77,13 +86,13 @@ class Liveness:
         self._bucket_started = now
         self._bucket_min = inf
         self._last_bucket_min = inf
-        self.wanted: bool = True
-        self.with_traffic: bool = True
+        self.wanted: bool = supported
+        self.with_traffic: bool = supported
         self.sent: int = 0
         self.answered: int = 0
         self.rtt: float = 0.0
         self.min_rtt: float = 0.0
-        self.supported: bool = True
+        self.supported: bool = supported
 
     def request(self) -> int:
         """Ask for a ping; return its number: it is answered once `answered` reaches it."""
@@ -99,6 +108,8 @@ class Liveness:
         self.wanted = self.with_traffic = False
         self.sent += 1
         self._sent_at = self._sampled_at = now
+        if not self.supported:
+            self.answered = self.sent  # it only tells the peer that this side lives
 
     def answer(self, now: float) -> bool:
         """Take a ping's answer; return False if nobody asked."""
@@ -178,3 +189,29 @@ class Liveness:
             self._due = now + min(late, self._timeout)
             return False
         return True
+
+
+class Keepalive:
+    """Tells when this side has been silent for so long that it must say something.
+
+    It looks at how many frames were sent, twice in that time, so that no frame has to note when.
+
+    Attributes:
+        due: when `is_due` is to be asked.
+    """
+
+    __slots__ = ("_period", "_sent", "due")
+
+    def __init__(self, seconds: float, now: float) -> None:
+        self._period = seconds / 2
+        self._sent = -1
+        self.due: float = now + self._period
+
+    def is_due(self, now: float, sent: int) -> bool:
+        """Return whether nothing was sent since the last look; `sent` is the count of frames."""
+        if now < self.due:
+            return False
+        silent = sent == self._sent
+        self._sent = sent
+        self.due = now + self._period
+        return silent

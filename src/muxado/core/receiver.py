@@ -23,15 +23,19 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import ErrorCode
-from ..wire import Decoder
+from ..wire import TYPES_IN_SYN, Decoder
 from ..wire.codec import (
+    ACCEPTED,
     BAD_FRAME,
     CREDIT,
     DATA,
     FIRST_READ_SIZE,
     GO_AWAY,
     NEED_MORE,
+    PING,
+    PONG,
     RESET,
+    WINDOW,
 )
 from ..wire.foreign import recognise
 from .closing import Closing
@@ -52,6 +56,9 @@ from .window import Window
 # application can run: with fewer than half of them answered, the peer could not work meanwhile.
 BATCH_SIZE: Final = 24
 
+# Pings that are not answered yet because the transport takes nothing.
+MOST_PONGS: Final = 4096
+
 
 class Receiver:
     """The incoming side of a session.
@@ -70,6 +77,7 @@ class Receiver:
         "_decoder",
         "_first_bytes",
         "_first_frame",
+        "_highest_syn",
         "_ledger",
         "_liveness",
         "_new_ids",
@@ -82,6 +90,7 @@ class Receiver:
         "_stream",
         "_table",
         "_typed",
+        "_types_said",
         "_window",
         "frames_received",
         "paused",
@@ -112,6 +121,9 @@ class Receiver:
         self._first_frame = True
         self._first_bytes = b""
         self._opened = 0  # how many streams this call of `parse` has queued for `accept`
+        self._highest_syn = -1
+        # Whether the peer says a type with each stream, either way.
+        self._types_said: bool = ledger.config.typed or ledger.rules.types == TYPES_IN_SYN
         self._new_ids: set[int] = set()  # of those streams, which the application can't have seen
         self._refusing = False  # whether the accept queue was full before this call of `parse`
         self._churn = ChurnGuard(ledger.config.max_incoming_streams)
@@ -214,6 +226,14 @@ class Receiver:
                 self._closing.peer_goes_away(decoder.value, decoder.code, decoder.text)
             elif kind == BAD_FRAME:
                 self._bad_frame()
+            elif kind == ACCEPTED:
+                self._accepted(decoder.stream_id)
+            elif kind == WINDOW:
+                self._credit_total(decoder.stream_id, decoder.value, decoder.window)
+            elif kind == PING:
+                self._answer_ping(decoder.value)
+            elif kind == PONG and self._liveness.answer(ledger.now):
+                ledger.note(ANSWERED)
             self._first_frame = False
 
     def eof(self) -> None:
@@ -284,7 +304,7 @@ class Receiver:
         ledger = self._ledger
         decoder = self._decoder
         stream_id = decoder.stream_id
-        too_long = decoder.length > ledger.config.initial_window
+        too_long = decoder.length > ledger.first_window
         # No muxado peer begins so. The hello of TLS may, if it is over 4 KiB long.
         if self._first_frame and too_long and self._foreign():
             return None
@@ -295,12 +315,12 @@ class Receiver:
             return self._open(stream_id, stream)
         if stream is not None and stream.state != IDLE:
             # After FIN. The reader keeps its clean end; only our own half is lost.
-            if decoder.length:
+            if decoder.length and ledger.rules.resets:
                 self._reject(stream, ErrorCode.STREAM_CLOSED)
             elif decoder.fin and stream.queued() and stream.send_credit <= 0:
                 self._stalls.ask_after(stream)
             return None
-        if decoder.fin and not decoder.length:
+        if (decoder.fin and not decoder.length) or not ledger.rules.resets:
             return None
         if stream_id == ledger.rules.ping_id:
             self.shrink_if_idle()
@@ -320,17 +340,26 @@ class Receiver:
                 f"SYN with this side's parity: are both ends {role}?",
             )
             return None
+        rules = ledger.rules
         if live is not None:
-            self._closing.fail(ErrorCode.PROTOCOL_ERROR, "SYN of a live stream")
+            if not rules.repeated_syn:
+                self._closing.fail(ErrorCode.PROTOCOL_ERROR, "SYN of a live stream")
             return None
-        if (
+        if rules.ids_rise:
+            if stream_id <= self._highest_syn:
+                self._closing.fail(ErrorCode.PROTOCOL_ERROR, "SYN of an id that does not rise")
+                return None
+            self._highest_syn = stream_id
+        # A refused heartbeat would end the peer's session.
+        heartbeat = self._types_said and self._decoder.type == rules.heartbeat_type
+        if not heartbeat and (
             ledger.state >= DRAINING
             or self._closing.going_away
             or table.incoming >= ledger.config.max_incoming_streams
         ):
             self._refuse(stream_id, ErrorCode.STREAM_REFUSED)
             return None
-        if self._queue_stays_full():
+        if not heartbeat and self._queue_stays_full():
             self._refuse(stream_id, ErrorCode.ACCEPT_QUEUE_FULL)
             return None
         self._resets.recent.discard(stream_id)
@@ -338,11 +367,13 @@ class Receiver:
         if stream_id == ledger.rules.ping_id:
             self._liveness.turn_off()
             ledger.note(ANSWERED)
-        if ledger.config.typed:
-            table.expect_type(stream)
-        else:
+        if not self._types_said:
             self._deliver(stream)
-        return stream
+        elif ledger.config.typed:
+            table.expect_type(stream)
+        elif self._typed.opened(stream, self._decoder.type, self._decoder.priority):
+            self._deliver(stream)
+        return stream if stream.input_open() else None
 
     def _refuse(self, stream_id: int, code: int) -> None:
         self.refusals.count(code)
@@ -374,6 +405,30 @@ class Receiver:
             stream.credit_received(increment)
         elif stream_id > self._ledger.rules.last_id:
             self._bad_id()
+        elif stream is None:
+            self._table.refilled(stream_id, increment)
+
+    def _credit_total(self, stream_id: int, consumed: int, window: int) -> None:
+        stream = self._table.streams.get(stream_id)
+        if stream is None or stream.state == IDLE:
+            return
+        stream.acknowledged = True
+        if not stream.credit_told(consumed, window):
+            self._closing.fail(ErrorCode.FLOW_CONTROL_ERROR, "more was consumed than was sent")
+        elif stream.queued() and stream.send_credit <= 0 and stream.state == REMOTE_DONE:
+            self._stalls.ask_after(stream)
+
+    def _accepted(self, stream_id: int) -> None:
+        stream = self._table.streams.get(stream_id)
+        if stream is not None and stream.local and stream.state != IDLE:
+            stream.acknowledged = True
+            self._table.acknowledged(stream_id)
+
+    def _answer_ping(self, value: int) -> None:
+        replies = self._table.replies
+        replies.append(self._table.encoder.pong(value))
+        if len(replies) > MOST_PONGS:
+            self._closing.flooded()
 
     def _reset(self, stream_id: int, code: int) -> None:
         ledger = self._ledger
@@ -409,7 +464,7 @@ class Receiver:
         """End the session and return True if the first bytes are another protocol's."""
         if self._decoder.stepped_over:
             return False  # it has begun with a frame that is legal, if unknown
-        name = recognise(self._first_bytes)
+        name = recognise(self._first_bytes, self._ledger.rules.name)
         if name:
             self._closing.reject(ErrorCode.PROTOCOL_ERROR, name)
         return len(name) > 0

@@ -90,6 +90,10 @@ class Scheduler(Generic[S]):
         new.queue.append(stream)
         levels.insert(index, new)
 
+    def mark(self, stream: S, scheduled: bool) -> None:
+        """Note of a stream that waits elsewhere whether it waits."""
+        stream.scheduled = scheduled
+
     def take(self) -> S:
         """Remove and return the stream whose turn it is; one of them must wait."""
         self.waiting -= 1

@@ -52,9 +52,13 @@ class Sender:
         "_last_ping",
         "_ledger",
         "_liveness",
+        "_longest_alone",
+        "_longest_fair",
+        "_replies",
         "_resets",
         "_scheduler",
         "_stalls",
+        "_table",
         "_window",
         "frames_sent",
         "payload_sent",
@@ -67,7 +71,11 @@ class Sender:
         self._resets: PendingResets = table.resets
         self._scheduler: Scheduler[CoreStream] = table.scheduler
         self._stalls: Stalls = table.stalls
+        self._table = table
+        self._replies: list[bytes] = table.replies
         self._window: Window = table.window
+        self._longest_fair: int = min(FAIR_DATA, ledger.rules.max_data)
+        self._longest_alone: int = min(LONG_DATA, ledger.rules.max_data)
         # Last stream id, code, text, and whether the transport's end follows for certain.
         self._goaways: list[tuple[int, int, bytes, bool]] = []
         self._confirms = False  # whether a ping's answer should tell that all has arrived
@@ -84,6 +92,7 @@ class Sender:
             or self._ping_due(False)
             or len(self._goaways) > 0
             or len(self._stalls.probes) > 0
+            or len(self._replies) > 0
         )
 
     def queue_goaway(self, last_id: int, code: int, debug: bytes, final: bool) -> None:
@@ -112,6 +121,8 @@ class Sender:
         ledger = self._ledger
         if ledger.state < CLOSING or ledger.queued or self.pending():
             return False
+        if ledger.rules.refills and not ledger.eof_received and not self._table.owes_nothing():
+            return False
         return not self._can_confirm() or 0 < self._last_ping <= self._liveness.answered
 
     def drop_all(self) -> None:
@@ -120,6 +131,7 @@ class Sender:
         self._resets.clear()
         self._window.drop_grants()
         self._stalls.clear()
+        self._replies.clear()
 
     def stop_answering(self) -> None:
         """Throw away what comes from now on: it can't be answered any more."""
@@ -135,7 +147,8 @@ class Sender:
         scheduler = self._scheduler
         while size < limit and scheduler.waiting:
             stream = scheduler.take()
-            length = stream.send_frame(FAIR_DATA if scheduler.waiting else LONG_DATA, out)
+            longest = self._longest_fair if scheduler.waiting else self._longest_alone
+            length = stream.send_frame(longest, out)
             if length >= 0:
                 self.frames_sent += 1
                 self.payload_sent += length
@@ -178,6 +191,10 @@ class Sender:
         """Send what is no data; return its size in bytes, which may pass the limit by a frame."""
         most = limit // CONTROL_SIZE + 1 - len(self._goaways)
         frames = 0
+        if self._replies:
+            out.extend(self._replies)
+            frames += len(self._replies)
+            self._replies.clear()
         if self._resets.waiting:
             for stream_id, code in self._resets.take(most):
                 out.append(self._encoder.reset(stream_id, code))

@@ -9,13 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import inf
 
-from ..config import Config
-from ..errors import CloseReason, GoAway, SessionClosed, SessionError, StreamsExhausted, UsageError
-from ..wire import MUXADO_V2, Decoder, WireFormat
+from ..config import AUTO, Config, in_force
+from ..errors import (
+    CloseReason,
+    ErrorCode,
+    GoAway,
+    SessionClosed,
+    SessionError,
+    StreamsExhausted,
+    UsageError,
+)
+from ..wire import FORMATS, NO_PINGS, TYPES_IN_SYN, Decoder, WireFormat, name_of
+from ..wire.auto import ENOUGH, UNKNOWN, recognise
+from ..wire.foreign import recognise as recognise_foreign
 from .closing import Closing
 from .ledger import Ledger
-from .liveness import Liveness
+from .liveness import LEAST_INTERVAL, Keepalive, Liveness
 from .memory_pool import MemoryPool
+from .openings import Openings
 from .receiver import Receiver
 from .resets import PendingResets
 from .rtt_probe import RttProbe
@@ -27,7 +38,7 @@ from .stats import SessionStats
 from .stream import CoreStream, check_priority
 from .stream_table import StreamTable
 from .typed_streams import TypedStreams
-from .window import Window
+from .window import RefillingWindow, Window
 
 
 class CoreSession:
@@ -35,19 +46,27 @@ class CoreSession:
 
     Times are seconds of any clock that never goes back. Calls that take `now` must be
     given times that don't decrease.
+
+    Attributes:
+        tells_at_once: True if the peer is to hear at once of each stream that is opened here or
+            accepted: a front end then flushes.
     """
 
     __slots__ = (
         "_closing",
         "_decoder",
+        "_first_bytes",
+        "_keepalive",
         "_ledger",
         "_liveness",
+        "_pool",
         "_receiver",
         "_rtt_probe",
         "_sender",
         "_table",
         "_typed",
         "_window",
+        "tells_at_once",
     )
 
     def __init__(
@@ -56,7 +75,6 @@ class CoreSession:
         client: bool,
         config: Config,
         now: float,
-        wire: WireFormat = MUXADO_V2,
         pool: MemoryPool | None = None,
     ) -> None:
         """Make a session that starts at time `now`; nothing is sent yet.
@@ -65,15 +83,36 @@ class CoreSession:
             client: True for the end that dialled.
             config: the settings.
             now: the time.
-            wire: the wire format.
             pool: limits what the session holds together with others.
+
+        Raises:
+            UsageError: a client can't leave the wire to its peer.
         """
-        ledger = Ledger(client, config, wire.rules, now)
+        self._pool = pool
+        self._first_bytes: bytes = b""  # what has come while they don't tell the wire
+        if config.wire != AUTO:
+            self._build(client, in_force(config, config.wire), FORMATS[config.wire], now)
+            return
+        if client:
+            raise UsageError(
+                "Config(wire='auto') is for servers: a client must say which wire it speaks"
+            )
+        self._build(client, config, UNKNOWN, now)
+        self._sender.stop_answering()  # what comes goes to `_recognise`
+
+    def _build(self, client: bool, config: Config, wire: WireFormat, now: float) -> None:
+        """Make the parts."""
+        rules = wire.rules
+        ledger = Ledger(client, config, rules, now)
         decoder: Decoder = wire.new_decoder()
-        liveness = Liveness(config.ping_interval, config.ping_timeout, now)
+        interval = config.ping_interval if rules.known else LEAST_INTERVAL
+        liveness = Liveness(interval, config.ping_timeout, now, rules.pings != NO_PINGS)
         decoder.on_growth = liveness.watch_for_idleness
-        window = Window(ledger, decoder, wire.encoder, pool)
+        kind = RefillingWindow if rules.refills else Window
+        window = kind(ledger, decoder, wire.encoder, self._pool)
         scheduler: Scheduler[CoreStream] = Scheduler()
+        if rules.opens_apart:
+            scheduler = Openings(rules.unacknowledged)
         table = StreamTable(
             ledger, wire.encoder, window, scheduler, Stalls(ledger), PendingResets(ledger)
         )
@@ -90,6 +129,10 @@ class CoreSession:
         self._typed = typed
         self._receiver = Receiver(ledger, decoder, table, closing, typed, liveness)
         self._rtt_probe = RttProbe(now)
+        self.tells_at_once: bool = rules.opens_apart
+        self._keepalive: Keepalive | None = None
+        if rules.keepalive:
+            self._keepalive = Keepalive(rules.keepalive, now)
 
     def __repr__(self) -> str:
         ledger = self._ledger
@@ -104,7 +147,7 @@ class CoreSession:
         if self._receiver.paused:
             self._receiver.read_on()
         if self._ledger.discard_input:
-            self._decoder.clear()
+            self._discard()
         return self._decoder.space()
 
     def bytes_received(self, count: int, now: float) -> None:
@@ -113,7 +156,7 @@ class CoreSession:
         ledger.now = now
         self._decoder.filled(count)
         if ledger.discard_input:
-            self._decoder.clear()
+            self._discard()
             return
         liveness = self._liveness
         liveness.heard(now)
@@ -124,6 +167,32 @@ class CoreSession:
             self._rtt_probe.tick(now, window.credit, liveness)
             self._receiver.shrink_if_idle()
         liveness.sample(now)
+
+    def _discard(self) -> None:
+        """Throw away what has come, unless it may tell which wire the client speaks."""
+        if self._ledger.rules.known or self._ledger.state >= CLOSING:
+            self._decoder.clear()
+            return
+        self._first_bytes += self._decoder.take_rest()
+        first = self._first_bytes
+        if len(first) < ENOUGH:
+            return
+        now = self._ledger.now
+        wire = recognise(first)
+        if wire is None:
+            name = recognise_foreign(first, "muxado") or "the peer speaks no wire that is known"
+            self._closing.reject(ErrorCode.PROTOCOL_ERROR, name)
+            return
+        self._first_bytes = b""
+        events = self._ledger.take_events()
+        on_end, confirms = self._table.on_end, self._sender.confirms_output
+        config = self._ledger.config
+        self._build(False, in_force(config, name_of(wire)), wire, now)
+        self._table.watch(on_end)
+        if confirms:
+            self._sender.confirm_output()
+        self._ledger.note(events)
+        self.receive_data(first, now)
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Take in bytes; the same as `receive_buffer` and `bytes_received`, with a copy."""
@@ -253,6 +322,8 @@ class CoreSession:
         stalls = self._table.stalls
         if state == CLOSING:
             return min(self._closing.deadline, stalls.next_deadline())
+        if self._keepalive is not None and self._keepalive.due < self._liveness.next_deadline():
+            return min(self._keepalive.due, stalls.next_deadline(), self._typed.next_deadline())
         return min(
             self._liveness.next_deadline(),
             stalls.next_deadline(),
@@ -267,7 +338,7 @@ class CoreSession:
             self._receiver.resume()
         if ledger.state >= CLOSING:
             self._closing.handle_timer(now)
-            self._table.stalls.handle_timer(now)
+            self._handle_stalls(now)
             return
         if self._liveness.idle(now):
             self._decoder.shrink()
@@ -276,8 +347,19 @@ class CoreSession:
         if self._liveness.handle_timer(now):
             self._closing.timed_out()
             return
-        self._table.stalls.handle_timer(now)
+        self._handle_stalls(now)
         self._typed.handle_timer(now)
+        keepalive = self._keepalive
+        if keepalive is not None and keepalive.is_due(now, self._sender.frames_sent):
+            self._liveness.request()
+
+    def _handle_stalls(self, now: float) -> None:
+        stalls = self._table.stalls
+        stalls.handle_timer(now)
+        for stream_id in stalls.take_overdue():
+            stream = self._table.streams.get(stream_id)
+            if stream is not None:
+                self._table.reject(stream, ErrorCode.WRITE_TIMEOUT)
 
     # Streams
 
@@ -294,19 +376,9 @@ class CoreSession:
             StreamsExhausted: every stream id has been used.
         """
         ledger = self._ledger
-        config = ledger.config
-        if type is not None and not config.typed:
-            raise UsageError(
-                "stream types need Config(typed=True) on both ends: on this wire a type is"
-                " the stream's first 4 bytes, by agreement only"
-            )
-        if config.typed:
-            if type is not None and not 0 <= type <= 0xFFFFFFFF:
-                raise UsageError(f"a stream type is a 32-bit number, not {type}")
-            if (type or 0) == config.heartbeat_type:
-                raise UsageError(
-                    f"type {type or 0:#x} is for heartbeats, which are answered, not opened"
-                )
+        typed = ledger.config.typed
+        if type is not None or typed:
+            self._typed.check(type)
         if ledger.state >= CLOSING:
             raise ledger.failure()
         if ledger.state == DRAINING:
@@ -315,15 +387,23 @@ class CoreSession:
         if closing.peer_goaway is not None:
             raise closing.peer_gone(closing.peer_goaway)
         if self._table.next_id > ledger.rules.last_id:
+            if not ledger.rules.known:
+                raise UsageError(
+                    "no stream can be opened before the client's first bytes have told its wire"
+                )
             raise StreamsExhausted("every stream id has been used: dial a new session")
         if priority:
             check_priority(priority)
         stream = self._table.open()
         if priority:
             stream.set_priority(priority)
-        if config.typed:
+        if typed:
             stream.say_type(type or 0)
-        if eager:
+        if self.tells_at_once:
+            if ledger.rules.types == TYPES_IN_SYN:
+                stream.take_type(type or 0)
+            stream.announce()
+        elif eager:
             stream.announce()
         return stream
 
@@ -386,6 +466,9 @@ class CoreSession:
         if self._ledger.state >= CLOSING:
             raise self._ledger.failure()
         if not self._liveness.supported:
+            rules = self._ledger.rules
+            if rules.pings == NO_PINGS:
+                raise UsageError(f"{rules.name} has no pings")
             raise UsageError("the peer uses stream 1 itself, so it can't be pinged")
 
     @property

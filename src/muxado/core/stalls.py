@@ -4,6 +4,9 @@ A peer that has closed a stream whole sends a FIN, and then nothing ever again
 (docs/protocol.md section 13, no. 4): a sender that waits for its credit would wait for ever. So
 after the peer's FIN an empty DATA frame asks whether the stream still lives, now and again. A peer
 that knows the stream ignores it; another one answers with a RST.
+
+On wires whose peers answer nothing for a stream that they have forgotten, there is nothing to ask.
+There such a stream is given up after `Config.stall_timeout` (`overdue`).
 """
 
 from __future__ import annotations
@@ -35,7 +38,16 @@ class Stalls:
         probes: the streams that the peer is to be asked for now, by id.
     """
 
-    __slots__ = ("_due", "_ledger", "_stalled", "_times", "count", "probes")
+    __slots__ = (
+        "_answered",
+        "_due",
+        "_ledger",
+        "_overdue",
+        "_stalled",
+        "_times",
+        "count",
+        "probes",
+    )
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -46,6 +58,8 @@ class Stalls:
         self._times: list[tuple[float, int]] = []
         self.count: int = 0
         self.probes: dict[int, StreamLedger] = {}
+        self._overdue: list[int] = []
+        self._answered: bool = ledger.rules.closed_answer
 
     def blocked(self, stream: StreamLedger) -> None:
         """Note that a stream has data and no credit."""
@@ -59,7 +73,7 @@ class Stalls:
             stream.probe_step = 0
             self._stalled[stream.stream_id] = stream
             self._probe(stream, self._ledger.now)
-        else:
+        elif self._answered:
             self.probes[stream.stream_id] = stream
 
     def unblocked(self, stream: StreamLedger) -> None:
@@ -73,11 +87,20 @@ class Stalls:
         """Remove and return the streams that the peer is to be asked for, at most so many."""
         return take_first(self.probes, most)
 
+    def take_overdue(self) -> list[int]:
+        """Return the ids of the streams that are to be given up, and forget them."""
+        if not self._overdue:
+            return []
+        overdue = self._overdue
+        self._overdue = []
+        return overdue
+
     def clear(self) -> None:
         """Ask for none of them any more."""
         self.probes.clear()
         self._stalled.clear()
         self._times.clear()
+        self._overdue.clear()
 
     def next_deadline(self) -> float:
         """Return when `handle_timer` is due, inf for never."""
@@ -92,11 +115,18 @@ class Stalls:
             at, stream_id = heappop(times)
             stream = self._stalled.get(stream_id)
             if stream is not None and stream.probe_at == at:
-                self._probe(stream, now)
+                if self._answered:
+                    self._probe(stream, now)
+                else:
+                    self._overdue.append(stream_id)
         self._due = max(times[0][0], now + PROBE_GRAIN) if times else inf
 
     def _probe(self, stream: StreamLedger, now: float) -> None:
-        """Ask now, and note when to ask again."""
+        """Ask now, and note when to ask again, or when to give up."""
+        if not self._answered:
+            stream.probe_at = now + (self._ledger.config.stall_timeout or inf)
+            self._note_time(stream)
+            return
         self.probes[stream.stream_id] = stream
         stream.probe_step += 1
         step = stream.probe_step
@@ -108,6 +138,9 @@ class Stalls:
             if len(self._stalled) > MOST_SINGLE:
                 grain = interval / PROBE_TIMES
                 stream.probe_at = (stream.probe_at // grain + 1) * grain
+        self._note_time(stream)
+
+    def _note_time(self, stream: StreamLedger) -> None:
         times = self._times
         if len(times) > MOST_STALE and len(times) > 2 * len(self._stalled):
             times[:] = [(other.probe_at, other.stream_id) for other in self._stalled.values()]

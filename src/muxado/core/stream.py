@@ -66,9 +66,20 @@ class StreamHost:
         scheduler: the streams that have something to send.
         stalls: the streams that wait for credit.
         resets: the RSTs that wait to be sent.
+        opens_apart: whether a stream is opened by a frame of its own.
+        fin_rides: whether the last DATA frame may end its direction.
     """
 
-    __slots__ = ("encoder", "ledger", "resets", "scheduler", "stalls", "window")
+    __slots__ = (
+        "encoder",
+        "fin_rides",
+        "ledger",
+        "opens_apart",
+        "resets",
+        "scheduler",
+        "stalls",
+        "window",
+    )
 
     def __init__(
         self,
@@ -85,6 +96,8 @@ class StreamHost:
         self.scheduler: Scheduler[CoreStream] = scheduler
         self.stalls: Stalls = stalls
         self.resets: PendingResets = resets
+        self.opens_apart: bool = ledger.rules.opens_apart
+        self.fin_rides: bool = ledger.rules.fin_rides
 
     def forget(self, stream: CoreStream) -> None:
         """Drop a stream that is done."""
@@ -104,7 +117,8 @@ class CoreStream(StreamLedger):
     Attributes:
         stream_id: the id on the wire.
         local: True if this side opened it.
-        type: the stream's type in a typed session, else None.
+        type: the stream's type in a typed session, and where a wire's frames carry one; else None.
+        peer_priority: the priority that the peer has given it, None where no wire carries one.
         state: one of the stream states that `muxado.core` exports.
         priority: higher sends first. Set it with `set_priority`.
         inbox: the unread bytes, None if there are none.
@@ -140,6 +154,7 @@ class CoreStream(StreamLedger):
         "local",
         "opened_at",
         "outbox",
+        "peer_priority",
         "read_waiter",
         "reset_by_peer",
         "reset_code",
@@ -150,11 +165,12 @@ class CoreStream(StreamLedger):
     )
 
     def __init__(self, host: StreamHost, stream_id: int, local: bool) -> None:
-        window = host.ledger.config.initial_window
+        window = host.ledger.first_window
         super().__init__(stream_id, local, window)
         self._host: StreamHost = host
         self.local: bool = local
         self.type: int | None = None
+        self.peer_priority: int | None = None
         self.opened_at: int = int(host.ledger.now)
         self.sink: int = TO_READER
 
@@ -339,6 +355,16 @@ class CoreStream(StreamLedger):
         self.outbox.append(type.to_bytes(TYPE_SIZE, "big"))
         self._host.ledger.queued += TYPE_SIZE
 
+    def echo(self, data: bytes) -> None:
+        """Queue what a heartbeat has sent, even where the session takes no more to write."""
+        if self.outbox is None:
+            self.outbox = Outbox()
+        self.outbox.append(data)
+        host = self._host
+        host.ledger.queued += len(data)
+        if not self.scheduled and self.send_credit > 0:
+            host.scheduler.add(self)
+
     def finish(self) -> None:
         """Half-close: say FIN once everything queued is out. Harmless when repeated."""
         host = self._host
@@ -367,9 +393,11 @@ class CoreStream(StreamLedger):
         if length > self.send_credit:
             length = self.send_credit
         opens = self.state == IDLE
+        if opens and host.opens_apart:
+            return self._send_opening(out)
         # FIN rides on the last data, but never on a SYN: a Go peer could then not answer
         # (docs/protocol.md section 13, no. 3).
-        ends = self.fin_asked and length == queued and not opens
+        ends = self.fin_asked and length == queued and not opens and (length == 0 or host.fin_rides)
         if not (length or opens or ends):
             if queued:
                 host.stalls.blocked(self)
@@ -399,6 +427,35 @@ class CoreStream(StreamLedger):
             host.scheduler.add(self)
         return length
 
+    def _send_opening(self, out: list[bytes | bytearray | memoryview]) -> int:
+        """Open the stream by a frame of its own."""
+        host = self._host
+        out.append(host.encoder.open(self.stream_id, self.type or 0, max(self.priority, 0)))
+        self.advance(SEND_SYN)
+        if self.fin_asked or (self.outbox is not None and self.send_credit > 0):
+            host.scheduler.add(self)
+        return 0
+
+    def credit_told(self, consumed: int, window: int) -> bool:
+        """Take the credit that the peer has told as a total.
+
+        Returns:
+            False if it says that it has consumed more than was sent.
+        """
+        sent = self.given - self.send_credit
+        under_way = sent - consumed & 0xFFFFFFFF
+        if under_way > 0x7FFFFFFF:
+            return False
+        credit = max(window - under_way, 0)
+        self.given = sent + credit
+        self.send_credit = credit
+        if credit and self.outbox is not None and not self.scheduled:
+            host = self._host
+            if self.probe_step >= 0:
+                host.stalls.unblocked(self)
+            host.scheduler.add(self)
+        return True
+
     def credit_received(self, increment: int) -> None:
         """Take credit that the peer has granted."""
         credit = self.send_credit + increment
@@ -426,7 +483,8 @@ class CoreStream(StreamLedger):
 
         A peer that may be waiting to write is told that this side reads no more.
         """
-        if not self.eof_received and (self.dropped or self.recv_credit <= 0):
+        tell = self._host.ledger.rules.resets
+        if tell and not self.eof_received and (self.dropped or self.recv_credit <= 0):
             self._host.resets.ask(self.stream_id, int(ErrorCode.STREAM_CLOSED), self.local)
         self.end(-1, by_peer=False)
 
@@ -503,6 +561,21 @@ class CoreStream(StreamLedger):
             self.finish()
         self.wake_all()
 
+    @property
+    def tells_resets(self) -> bool:
+        """Whether the wire has a reset."""
+        return self._host.ledger.rules.resets
+
+    def check_reset(self, code: int) -> None:
+        """Raise `UsageError` if the wire can't reset a stream with this code."""
+        rules = self._host.ledger.rules
+        if not rules.resets:
+            raise UsageError(
+                f"{rules.name} has no reset: close() ends a stream, and what still comes is dropped"
+            )
+        if not rules.codes and code != ErrorCode.STREAM_CANCELLED:
+            raise UsageError(f"a reset of {rules.name} carries no code: leave it out")
+
     def reset(self, code: int) -> None:
         """End both directions at once; what is queued is dropped. Harmless when repeated.
 
@@ -528,6 +601,8 @@ class CoreStream(StreamLedger):
         Returns:
             whether that cuts the stream off: something is unread, or waited for.
         """
+        if self.sink == TO_ECHO and self._host.ledger.rules.heartbeats_outlive:
+            return False
         cut = self.sink != TO_ECHO and self.input_wanted()
         self.discard_input()
         unannounced = self.state == IDLE and not self.scheduled
@@ -652,6 +727,8 @@ class CoreStream(StreamLedger):
     def _reset_error(self) -> StreamReset:
         code = self.reset_code
         name = code_name(code)
+        if code == ErrorCode.WRITE_TIMEOUT and not self.reset_by_peer:
+            name += ", because the peer let nothing more in for Config.stall_timeout"
         if not self.reset_by_peer:
             return StreamReset(
                 f"the stream was reset by this side: {name}", code=code, by_peer=False
@@ -708,8 +785,13 @@ class CoreStream(StreamLedger):
         self.sink = sink
 
     def take_type(self, type: int) -> None:
-        """Take note of what type the peer has given the stream."""
+        """Take note of what type the stream was given."""
         self.type = type
+
+    def take_priority(self, priority: int) -> None:
+        """Take note of the priority that the peer has given the stream."""
+        self.peer_priority = priority
+        self.priority = min(priority, HIGHEST_PRIORITY)
 
     def drop(self, chunk: bytes) -> None:
         """Throw bytes away that came after the stream was closed here."""

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 from ..wire import Encoder
 from .ledger import ACCEPTABLE, DRAINED, Ledger
+from .openings import Openings
 from .resets import PendingResets
 from .scheduler import Scheduler
 from .stalls import Stalls
 from .states import DRAINING, RECV_SYN
 from .stream import TO_ECHO, TO_TYPE, CoreStream, StreamHost
 from .window import Window
+
+# Seconds after which a stream is acknowledged that the application has not accepted: a Go peer
+# ends its session after 75.
+ACKNOWLEDGED_AFTER: Final = 30.0
+
+# Of so many streams that are done it is remembered how much the peer has not read.
+MOST_OWED: Final = 4096
 
 
 class StreamTable(StreamHost):
@@ -21,27 +30,35 @@ class StreamTable(StreamHost):
     Attributes:
         streams: those that are alive, by id; heartbeats among them.
         accept_queue: those that wait for `accept`, by id; some may be over already.
-        untyped: when each stream must have said its type, by id and in the order of that time.
+        due: when each stream must have said its type, or is acknowledged although the application
+            has not accepted it; by id and in the order of that time.
+        replies: other frames than RSTs that answer the peer, packed.
         incoming: how many streams of the peer are alive, or reset while the application still
             has them.
         heartbeats: how many more are alive that are heartbeats, which no limit counts.
         highest_accepted: the largest id of a stream that was let in.
         next_id: the id of the next stream that is opened here.
+        on_end: what is called with each stream of the application's that ends, None for nothing.
         opened_count: how many were opened here.
         accepted_count: how many the application has accepted.
     """
 
     __slots__ = (
-        "_on_end",
+        "_acknowledges",
+        "_openings",
+        "_owed",
+        "_refills",
         "accept_queue",
         "accepted_count",
+        "due",
         "heartbeats",
         "highest_accepted",
         "incoming",
         "next_id",
+        "on_end",
         "opened_count",
+        "replies",
         "streams",
-        "untyped",
     )
 
     def __init__(
@@ -58,14 +75,20 @@ class StreamTable(StreamHost):
         self.streams: dict[int, CoreStream] = {}
         # An OrderedDict has its first item at hand, which a dict seeks among the removed ones.
         self.accept_queue: OrderedDict[int, CoreStream] = OrderedDict()
-        self.untyped: OrderedDict[int, float] = OrderedDict()
+        self.due: OrderedDict[int, float] = OrderedDict()
+        self.replies: list[bytes] = []
         self.incoming: int = 0
         self.heartbeats: int = 0
         self.highest_accepted: int = 0
         self.next_id: int = rules.first_client_id if ledger.client else rules.first_server_id
         self.opened_count: int = 0
         self.accepted_count: int = 0
-        self._on_end: Callable[[CoreStream], object] | None = None
+        self.on_end: Callable[[CoreStream], object] | None = None
+        self._acknowledges: bool = rules.unacknowledged > 0
+        self._openings = scheduler if isinstance(scheduler, Openings) else None
+        self._refills: bool = rules.refills
+        # What the peer has not let in again of streams that are gone, by id.
+        self._owed: OrderedDict[int, int] = OrderedDict()
 
     # Coming and going
 
@@ -92,16 +115,18 @@ class StreamTable(StreamHost):
         """Have an incoming stream say its type first, within a limited time."""
         stream.pour_into(TO_TYPE)
         ledger = self.ledger
-        self.untyped[stream.stream_id] = ledger.now + ledger.config.type_timeout
+        self.due[stream.stream_id] = ledger.now + ledger.config.type_timeout
 
     def type_is_known(self, stream: CoreStream) -> None:
         """Wait for a stream's type no more."""
-        del self.untyped[stream.stream_id]
+        del self.due[stream.stream_id]
 
     def deliver(self, stream: CoreStream) -> None:
         """Queue a stream for `accept`."""
         self.accept_queue[stream.stream_id] = stream
         self.ledger.note(ACCEPTABLE)
+        if self._acknowledges:
+            self.due[stream.stream_id] = self.ledger.now + ACKNOWLEDGED_AFTER
 
     def accept(self) -> CoreStream | None:
         """Return the stream that waits longest for the application, None if none does."""
@@ -110,7 +135,19 @@ class StreamTable(StreamHost):
         stream = self.accept_queue.popitem(last=False)[1]
         stream.accepted = True
         self.accepted_count += 1
+        if self._acknowledges:
+            self.acknowledge(stream)
         return stream
+
+    def acknowledge(self, stream: CoreStream) -> None:
+        """Tell the peer that a stream was taken, if it was not told yet."""
+        if self.due.pop(stream.stream_id, None) is not None:
+            self.replies.append(self.encoder.accept(stream.stream_id))
+
+    def acknowledged(self, stream_id: int) -> None:
+        """Note that the peer has taken a stream, or that it is gone: another may be opened."""
+        if self._openings is not None:
+            self._openings.acknowledged(stream_id)
 
     def make_heartbeat(self, stream: CoreStream) -> None:
         """Echo an incoming stream from now on: no limit and no statistics count it."""
@@ -136,22 +173,53 @@ class StreamTable(StreamHost):
             # One that was reset counts until the application has closed it.
             if stream.reset_code < 0 or not stream.lingers():
                 self.incoming -= 1
-            if stream.sink == TO_TYPE:
-                self.untyped.pop(stream_id, None)
+            if stream.sink == TO_TYPE or self._acknowledges:
+                self.due.pop(stream_id, None)
             if stream.reset_code >= 0 and not stream.accepted:
                 self.accept_queue.pop(stream_id, None)
+        elif self._openings is not None:
+            self._openings.acknowledged(stream_id)
+        if self._refills and stream.reset_code < 0:
+            self._note_owed(stream)
         if stream.probe_step >= 0:
             self.stalls.unblocked(stream)
         if stream.granting:
             self.window.forget(stream)
         if self.ledger.state == DRAINING:
             self.check_drained()
-        if self._on_end is not None and stream.accepted and stream.sink != TO_ECHO:
-            self._on_end(stream)
+        if self.on_end is not None and stream.accepted and stream.sink != TO_ECHO:
+            self.on_end(stream)
 
     def released(self) -> None:
         """Note that the application has closed a stream that was reset before."""
         self.incoming -= 1
+
+    # What the peer has read
+
+    def _note_owed(self, stream: CoreStream) -> None:
+        """Remember how much of what was sent on a stream that is done the peer has not read."""
+        owed = self.ledger.first_window - stream.send_credit
+        if owed > 0:
+            self._owed[stream.stream_id] = owed
+            if len(self._owed) > MOST_OWED:
+                self._owed.popitem(last=False)
+
+    def refilled(self, stream_id: int, increment: int) -> None:
+        """Take credit for a stream that is done."""
+        owed = self._owed.get(stream_id, 0) - increment
+        if owed > 0:
+            self._owed[stream_id] = owed
+        else:
+            self._owed.pop(stream_id, None)
+
+    def owes_nothing(self) -> bool:
+        """Return whether the peer has read all that was sent, as its credit tells."""
+        if self._owed:
+            return False
+        full = self.ledger.first_window
+        return all(
+            stream.send_credit >= full or stream.sink == TO_ECHO for stream in self.streams.values()
+        )
 
     # All of them
 
@@ -181,7 +249,7 @@ class StreamTable(StreamHost):
 
     def watch(self, on_end: Callable[[CoreStream], object] | None) -> None:
         """Have a function called with each stream of the application's that ends, or none."""
-        self._on_end = on_end
+        self.on_end = on_end
 
     @property
     def live(self) -> int:

@@ -1,8 +1,8 @@
-"""Typed sessions: the 4 bytes at the start of a stream, and Go's heartbeat behind them.
+"""The types of streams, and Go's heartbeat, which is a type.
 
-On the v2 wire a type is the first 4 bytes of a stream, by agreement only
+On muxado v2's wire a type is the first 4 bytes of a stream, by agreement only
 (docs/protocol.md section 10). Each incoming stream waits here until its own have come, so a
-late one delays none of the others.
+late one delays none of the others. On v1's it is a field of the frame that opens the stream.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 from math import inf
 from typing import Final
 
-from ..errors import ErrorCode
+from ..errors import ErrorCode, UsageError
+from ..wire import TYPES_IN_SYN
 from .ledger import Ledger
-from .stream import TO_READER, TYPE_SIZE, CoreStream
+from .stream import TO_READER, TO_TYPE, TYPE_SIZE, CoreStream
 from .stream_table import StreamTable
 
 # What a heartbeat may make us hold unsent, and how many there may be.
@@ -47,12 +48,54 @@ class TypedStreams:
             stream.pour_into(TO_READER)
             return True
         stream.discard_input()
+        self._heartbeat(stream)
+        self.echo(stream, chunk[missing:])
+        return False
+
+    def opened(self, stream: CoreStream, type: int, priority: int) -> bool:
+        """Take the type and the priority that came with a stream.
+
+        Returns:
+            True if the stream is one for the application.
+        """
+        rules = self._ledger.rules
+        stream.take_type(type)
+        stream.take_priority(priority)
+        if type < rules.first_reserved_type:
+            return True
+        if type == rules.heartbeat_type:
+            self._heartbeat(stream)
+        else:
+            self._table.reject(stream, ErrorCode.STREAM_CLOSED)
+        return False
+
+    def _heartbeat(self, stream: CoreStream) -> None:
         if self._table.heartbeats >= MOST_HEARTBEATS:
             self._table.reject(stream, ErrorCode.STREAM_REFUSED)
         else:
             self._table.make_heartbeat(stream)
-            self.echo(stream, chunk[missing:])
-        return False
+
+    def check(self, type: int | None) -> None:
+        """Raise `UsageError` if no stream can be opened with this type, None for no type."""
+        ledger = self._ledger
+        rules = ledger.rules
+        in_syn = rules.types == TYPES_IN_SYN
+        if type is not None and not (ledger.config.typed or in_syn):
+            if not rules.types:
+                raise UsageError(f"streams have no types on the wire of {rules.name}")
+            raise UsageError(
+                "stream types need Config(typed=True) on both ends: on this wire a type is"
+                " the stream's first 4 bytes, by agreement only"
+            )
+        if type is not None and not 0 <= type <= 0xFFFFFFFF:
+            raise UsageError(f"a stream type is a 32-bit number, not {type}")
+        number = type or 0
+        if in_syn and number >= rules.first_reserved_type:
+            raise UsageError(
+                f"types from {rules.first_reserved_type:#x} on are for extensions of {rules.name}"
+            )
+        if not in_syn and number == ledger.config.heartbeat_type:
+            raise UsageError(f"type {number:#x} is for heartbeats, which are answered, not opened")
 
     def echo(self, stream: CoreStream, chunk: bytes) -> None:
         """Send a heartbeat back."""
@@ -62,15 +105,19 @@ class TypedStreams:
         if stream.queued() + len(chunk) > MOST_ECHO:
             self._table.reject(stream, ErrorCode.ENHANCE_YOUR_CALM)
         elif not stream.fin_asked:
-            stream.write(chunk)
+            stream.echo(chunk)
 
     def next_deadline(self) -> float:
         """Return when `handle_timer` is due, inf for never."""
-        untyped = self._table.untyped
-        return next(iter(untyped.values())) if untyped else inf
+        due = self._table.due
+        return next(iter(due.values())) if due else inf
 
     def handle_timer(self, now: float) -> None:
-        """Reset the streams whose type is overdue."""
+        """Reset the streams whose type is overdue, acknowledge those that were not accepted."""
+        table = self._table
         while self.next_deadline() <= now:
-            stream = self._table.streams[next(iter(self._table.untyped))]
-            self._table.reject(stream, ErrorCode.STREAM_CANCELLED)
+            stream = table.streams[next(iter(table.due))]
+            if stream.sink == TO_TYPE:
+                table.reject(stream, ErrorCode.STREAM_CANCELLED)
+            else:
+                table.acknowledge(stream)

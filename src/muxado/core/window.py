@@ -56,6 +56,7 @@ class Window(PoolMember):
         "_ledger",
         "_most_held",
         "_pool",
+        "_totals",
         "claimed",
         "credit",
         "grants",
@@ -71,6 +72,7 @@ class Window(PoolMember):
         self._decoder = decoder
         self._encoder = encoder
         self._pool = pool
+        self._totals: bool = ledger.rules.total_credit  # credit is told as a total
         most = ledger.config.max_receive_memory
         self._most_held: int = most if pool is None else 0  # how much may be received and unread
         if pool is not None:
@@ -200,7 +202,11 @@ class Window(PoolMember):
                 stream.window = share
                 stream.recv_credit += grant
                 stream.granted += grant
-                out.append(self._encoder.credit(stream.stream_id, grant))
+                if self._totals:
+                    consumed = stream.granted - share
+                    out.append(self._encoder.window(stream.stream_id, consumed, share))
+                else:
+                    out.append(self._encoder.credit(stream.stream_id, grant))
                 frames += 1
         return frames
 
@@ -235,6 +241,64 @@ class Window(PoolMember):
             return False
         self._most_held = min(pool.lease(self, wanted, self._ledger.now), most)
         return wanted <= self._most_held
+
+
+class RefillingWindow(Window):
+    """The receive credit where a sender tells by it what was read (`Rules.refills`).
+
+    All is given back that was read, at the next flush, and even of a stream that is over.
+    """
+
+    __slots__ = ("_returns",)
+
+    # Declared again because this class sets them too.
+    grants: dict[int, StreamLedger]
+    read: int
+    unread: int
+
+    def __init__(
+        self, ledger: Ledger, decoder: Decoder, encoder: Encoder, pool: MemoryPool | None
+    ) -> None:
+        super().__init__(ledger, decoder, encoder, pool)
+        self._returns: dict[int, int] = {}  # how many bytes, by stream
+
+    def _consumed(self, stream: StreamLedger, count: int) -> None:
+        self.unread -= count
+        self.read += count
+        if not count:
+            return
+        stream_id = stream.stream_id
+        self._returns[stream_id] = self._returns.get(stream_id, 0) + count
+        if not stream.granting:
+            stream.granting = True
+            self.grants[stream_id] = stream
+        credit = self.credit
+        if stream.epoch != credit.epoch and worth_granting(stream.window, stream.recv_credit):
+            stream.epoch = credit.epoch
+            credit.stream_counted()
+
+    def send_grants(self, out: list[bytes | bytearray | memoryview], most: int) -> int:
+        frames = 0
+        share = self.credit.share()
+        for stream in take_first(self.grants, most):
+            stream.granting = False
+            grant = self._returns.pop(stream.stream_id, 0)
+            if stream.state == OPEN or stream.state == LOCAL_DONE:
+                grant = max(grant, min(share - self.outstanding(stream), MAX_INCREMENT))
+                stream.window = max(share, stream.window)
+            if grant > 0:
+                stream.recv_credit += grant
+                stream.granted += grant
+                out.append(self._encoder.credit(stream.stream_id, grant))
+                frames += 1
+        return frames
+
+    def drop_grants(self) -> None:
+        super().drop_grants()
+        self._returns.clear()
+
+    def forget(self, stream: StreamLedger) -> None:
+        """Grant all the same what was read of a stream that is gone."""
 
 
 def worth_granting(window: int, held: int) -> bool:

@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ..errors import ErrorCode, StreamClosed
+from ..front_end import give_up
 
 if TYPE_CHECKING:
     from .stream import Stream
@@ -32,7 +33,7 @@ def bridge(stream: Stream) -> socket.socket:
             if _hung_up(inside):
                 stream.close()  # the socket is closed: nothing can read what the peer still sends
         except OSError:
-            stream.reset()
+            give_up(stream)
         finally:
             done.release()
 
@@ -44,7 +45,7 @@ def bridge(stream: Stream) -> socket.socket:
         except StreamClosed:
             pass  # by to_stream, in order
         except OSError:
-            stream.reset()
+            give_up(stream)
             with contextlib.suppress(OSError):
                 inside.shutdown(socket.SHUT_RDWR)
         finally:
@@ -62,7 +63,7 @@ def bridge(stream: Stream) -> socket.socket:
         for thread in threads:
             thread.start()
     except RuntimeError as exc:
-        stream.reset(ErrorCode.INTERNAL_ERROR)
+        give_up(stream, ErrorCode.INTERNAL_ERROR)
         outside.close()
         done.release()  # instead of to_stream
         if threads[0].ident is None:

@@ -67,7 +67,7 @@ def connect(
         path: dial this Unix socket instead; on Linux "\\0name" is an abstract one.
         sock: use this connected socket instead; it is the session's from then on.
         ssl: True for TLS with the system's trusted authorities, or a context. True offers the
-            ALPN protocol `muxado/2`; a server that chooses none is fine.
+            ALPN protocol of the wire (`muxado/2`); a server that chooses none is fine.
         server_hostname: the name the server's certificate must have; `host` by default.
         config: the session's settings.
         timeout: seconds for the connection, whichever of the host's addresses it is made to, and
@@ -253,10 +253,10 @@ def _secure(sock: socket.socket, target: Target, deadline: float | None) -> sock
                 _wait(secured, selectors.EVENT_READ, deadline)
             except ssl_module.SSLWantWriteError:
                 _wait(secured, selectors.EVENT_WRITE, deadline)
-        check_alpn(secured.selected_alpn_protocol())
+        check_alpn(secured.selected_alpn_protocol(), target.alpn)
     except BaseException as exc:
         secured.close()
-        explain(exc)
+        explain(exc, target.alpn)
         raise
     return secured
 

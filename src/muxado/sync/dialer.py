@@ -124,7 +124,7 @@ class Dialer(BaseDialer[Session]):
         places = dial_places(host, port, path, addresses, dial, options)
         redial: Redial[Session] = Redial(len(places) or 1, backoff, check_policy(backoff, final))
         super().__init__(describe_places(places, dial), redial, on_change)
-        context = client_context(ssl)  # once for all: it reads the system's authorities
+        context = client_context(ssl, config)  # once for all: it reads the system's authorities
         check_targets(places, context, server_hostname, timeout, config, name, proxy)
         self._dials: list[Callable[[], Session]] = [] if dial is None else [dial]
         for each in places:

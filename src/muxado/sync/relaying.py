@@ -19,6 +19,7 @@ from time import monotonic
 from typing import Final
 
 from ..errors import ErrorCode, MuxadoError, UsageError
+from ..front_end import give_up
 from ..relaying import (
     LINGER,
     PIECE,
@@ -330,13 +331,14 @@ class SocketRelay(RelayRecord):
     def _stream_failed(self, exc: MuxadoError) -> None:
         """Reset the connection, as the stream was."""
         if self._end("stream", exc, code_of_reset(exc)):
-            self._stream.reset(ErrorCode.STREAM_CANCELLED)  # it may be another error than a reset
+            # It may be another error than a reset.
+            give_up(self._stream, ErrorCode.STREAM_CANCELLED)
             self._abort()
 
     def _end_with_stream(self) -> None:
         failure = self._stream.failure()
         if self._end("stream", failure, None if failure is None else code_of_reset(failure)):
-            self._stream.reset(ErrorCode.STREAM_CANCELLED)
+            give_up(self._stream, ErrorCode.STREAM_CANCELLED)
 
     def _other_failed(self, exc: OSError) -> None:
         """Reset the stream, as the connection was."""
@@ -347,7 +349,7 @@ class SocketRelay(RelayRecord):
     def _cut(self, code: int) -> None:
         if not self._stream.tells_resets:
             self._lose_reset()
-        self._stream.reset(code)
+        give_up(self._stream, code)
         self._abort()
 
     def _abort(self) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from ..connection_info import ConnectionInfo
 from ..core import ACCEPTABLE, ANSWERED, DRAINED, ENDING, GOAWAY, SessionStats
 from ..errors import CloseReason, ErrorCode, SessionError
-from ..front_end import BaseSession, code_of
+from ..front_end import BaseSession, code_of, give_up
 from .driver import Driver
 from .locks import Waiter, deadline_of
 from .stream import Stream
@@ -202,7 +202,7 @@ class Session(BaseSession[Stream]):
                 running.remove(stream)
 
         def refuse(stream: Stream) -> None:
-            stream.reset(ErrorCode.STREAM_REFUSED)
+            give_up(stream, ErrorCode.STREAM_REFUSED)
             running.remove(stream)
 
         with contextlib.suppress(SessionError):
@@ -417,6 +417,9 @@ class Session(BaseSession[Stream]):
 
     def _do(self, step: Callable[..., object], *args: object) -> None:
         self._driver.do(step, *args)
+
+    def _flush_soon(self) -> None:
+        self._driver.flush()
 
     def _call_soon(self, callback: Callable[[], object]) -> None:
         self._driver.call_soon(callback)

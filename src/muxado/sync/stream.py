@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ..core import CLOSED, CoreStream
 from ..errors import ErrorCode, StreamBusy, UsageError
-from ..front_end import as_bytes, code_of
+from ..front_end import as_bytes, code_of, give_up
 from .bridge import bridge
 from .driver import Callback, Driver
 from .locks import Waiter, deadline_of
@@ -424,7 +424,7 @@ class Stream(SocketCalls):
             self.close()
             self._linger()
         else:
-            self.reset(code_of(exc_type))
+            give_up(self, code_of(exc_type))
 
     def _linger(self) -> None:
         """Wait while more is queued than the peer's window lets out, within the timeout."""
@@ -434,7 +434,7 @@ class Stream(SocketCalls):
         try:
             self.wait_closed(self._timeout)
         except BaseException:
-            self.reset(ErrorCode.STREAM_CANCELLED)
+            give_up(self, ErrorCode.STREAM_CANCELLED)
             raise
 
     def __del__(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ..errors import ErrorCode, SessionError
-from ..front_end import log_stream_failure
+from ..front_end import give_up, log_stream_failure
 from .driver import Driver
 from .stream import Stream
 from .workers import Running, Workers
@@ -53,7 +53,7 @@ class StreamHandlers:
                 self._workers.submit(partial(self._handle, stream))
             except RuntimeError as exc:
                 logger.warning("no thread for stream %d: %s", stream.id, exc)
-                stream.reset(ErrorCode.STREAM_REFUSED)
+                give_up(stream, ErrorCode.STREAM_REFUSED)
                 self.running.remove(stream)
 
     def end(self) -> None:

@@ -60,7 +60,7 @@ def connect(
         path: dial this Unix socket instead; on Linux "\\0name" is an abstract one.
         sock: use this connected trio socket instead.
         ssl: True for TLS with the system's trusted authorities, or a context. True offers the
-            ALPN protocol `muxado/2`; a server that chooses none is fine.
+            ALPN protocol of the wire (`muxado/2`); a server that chooses none is fine.
         server_hostname: the name the server's certificate must have; `host` by default.
         config: the session's settings.
         timeout: seconds for all of it: looking the name up, connecting, and the TLS handshake.
@@ -125,7 +125,7 @@ async def _dial(target: Target) -> trio.abc.Stream:
     if target.proxy is not None:
         await _ask(transport, ProxyHandshake(target.proxy, target.host, target.port))
     if target.context is not None:
-        transport = await _secure(transport, target.context, target.name)
+        transport = await _secure(transport, target)
     return transport
 
 
@@ -158,23 +158,22 @@ async def _reach_path(path: str) -> trio.socket.SocketType:
         raise
 
 
-async def _secure(
-    transport: trio.abc.Stream, context: ssl_module.SSLContext, name: str
-) -> trio.abc.Stream:
-    secured = secure(transport, context, name=name or None)
+async def _secure(transport: trio.abc.Stream, target: Target) -> trio.abc.Stream:
+    assert target.context is not None
+    secured = secure(transport, target.context, name=target.name or None)
     try:
         await secured.do_handshake()
-        check_alpn(secured.selected_alpn_protocol())
+        check_alpn(secured.selected_alpn_protocol(), target.alpn)
     except BaseException as exc:
         await close_forcefully(transport)
         if isinstance(exc, trio.BrokenResourceError):
             if isinstance(exc.__cause__, ssl_module.SSLError):
-                explain(exc.__cause__)
+                explain(exc.__cause__, target.alpn)
                 raise exc.__cause__ from None
             lost = ConnectionResetError(
                 errno.ECONNRESET, "the connection was lost in the TLS handshake"
             )
-            explain(lost)
+            explain(lost, target.alpn)
             raise lost from exc
         raise
     return secured

@@ -117,7 +117,7 @@ class Dialer(AsyncDialer[Session, Stream]):
         places = dial_places(host, port, path, addresses, dial, options.items())
         redial: Redial[Session] = Redial(len(places) or 1, backoff, check_policy(backoff, final))
         super().__init__(describe_places(places, dial), redial, on_change)
-        context = client_context(ssl)  # once for all: it reads the system's authorities
+        context = client_context(ssl, config)  # once for all: it reads the system's authorities
         check_targets(places, context, server_hostname, timeout, config, name, proxy)
         self._timeout = check_timeout(timeout)
         self._dials: list[Callable[[], Block | Awaitable[Block]]] = [] if dial is None else [dial]

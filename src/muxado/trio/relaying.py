@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from ..errors import ErrorCode, MuxadoError
+from ..front_end import give_up
 from ..relaying import (
     LINGER,
     PIECE,
@@ -219,11 +220,11 @@ class StreamRelay(RelayRecord):
         else:
             if self.ended != "stream" and not self._stream.tells_resets:
                 self._lose_reset()
-            self._stream.reset(code)
+            give_up(self._stream, code)
         told = False
         if isinstance(self._other, Stream):
             told = self._other.tells_resets
-            self._other.reset(code)
+            give_up(self._other, code)
         else:
             under = self._other
             while isinstance(under, trio.SSLStream):

@@ -307,6 +307,9 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         step(*args)
         self._driver.flush()
 
+    def _flush_soon(self) -> None:
+        self._driver.flush_soon()
+
     def _call_soon(self, callback: Callable[[], object]) -> None:
         self._driver.call_soon(callback)
 

@@ -12,7 +12,7 @@ import trio
 
 from ..core import CLOSED, CoreStream
 from ..errors import MuxadoError, StreamBusy
-from ..front_end import BaseStream, as_bytes, code_of
+from ..front_end import BaseStream, as_bytes, code_of, give_up
 from .driver import Callback, Driver
 from .errors import as_trio_error, trio_errors
 
@@ -248,7 +248,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
                 await self._wait_end()
         except BaseException:
             if self.stalled():
-                self.reset()
+                give_up(self)
             raise
 
     @trio.lowlevel.enable_ki_protection
@@ -261,7 +261,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
         if exc_type is None:
             await self.aclose()
             return
-        self.reset(code_of(exc_type))
+        give_up(self, code_of(exc_type))
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     @trio.lowlevel.enable_ki_protection
@@ -315,7 +315,7 @@ async def run_handler(handler: Callable[[Stream], Awaitable[object]], stream: St
     try:
         await handler(stream)
     except BaseException as exc:
-        stream.reset(code_of(type(exc)))
+        give_up(stream, code_of(type(exc)))
         raise
     stream.close()
     if stream.stalled():

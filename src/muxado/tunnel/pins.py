@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
-from ..endpoint import ALPN
+from ..endpoint import alpn_of
 from ..extras import needs
 
 with needs("tunnel"):
@@ -84,7 +84,7 @@ def server_context(path: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(path)
-    context.set_alpn_protocols([ALPN])
+    context.set_alpn_protocols([alpn_of(None)])
     return context
 
 
@@ -114,5 +114,5 @@ def client_context(pins: Sequence[str]) -> ssl.SSLContext:
 
         context.sslobject_class = Pinned
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols([ALPN])
+    context.set_alpn_protocols([alpn_of(None)])
     return context

@@ -8,8 +8,19 @@ by its first bytes, `foreign` names other protocols by theirs, for error message
 """
 
 from .codec import Decoder, Encoder, WireFormat
-from .formats import FORMATS
+from .formats import FORMATS, name_of
 from .muxado_v2 import MUXADO_V2
-from .rules import Rules
+from .rules import NO_PINGS, TYPES_FIRST, TYPES_IN_SYN, Rules
 
-__all__ = ["FORMATS", "MUXADO_V2", "Decoder", "Encoder", "Rules", "WireFormat"]
+__all__ = [
+    "FORMATS",
+    "MUXADO_V2",
+    "NO_PINGS",
+    "TYPES_FIRST",
+    "TYPES_IN_SYN",
+    "Decoder",
+    "Encoder",
+    "Rules",
+    "WireFormat",
+    "name_of",
+]

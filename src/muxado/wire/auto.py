@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from .codec import WireFormat
+from .codec import Decoder, Encoder, WireFormat
 from .formats import FORMATS
+from .rules import NO_PINGS, Rules
 
 # How many bytes it takes.
 ENOUGH: Final = 8
@@ -57,3 +58,30 @@ def _is_muxado_v1(first: bytes, stream_id: int) -> bool:
     if kind == 3:  # a ping
         return low == flags == 0 and stream_id == 1
     return kind == 6 and low >= 8 and flags == 0 and stream_id == 0
+
+
+class _SilentEncoder(Encoder):
+    """Says nothing: no bytes are right on every wire."""
+
+    __slots__ = ()
+
+    def ping(self) -> bytes:
+        return b""
+
+
+# Takes the place of a client's format while its first bytes have not come: says nothing.
+UNKNOWN: Final = WireFormat(
+    Rules(
+        name="a wire that is not known yet",
+        known=False,
+        first_client_id=1,
+        first_server_id=2,
+        last_id=0,
+        max_data=0,
+        pings=NO_PINGS,
+        go_away=False,
+        go_away_text=False,
+    ),
+    _SilentEncoder(),
+    Decoder,
+)

@@ -205,6 +205,12 @@ class Decoder:
         """Note that `count` bytes have been put into `space()`."""
         self._end += count
 
+    def take_rest(self) -> bytes:
+        """Return all that has come and is not parsed, and forget it."""
+        rest = bytes(self._view[self._start : self._end])
+        self.clear()
+        return rest
+
     def clear(self) -> None:
         """Throw everything away that has come."""
         self._start = self._end = 0

@@ -1,12 +1,14 @@
-"""Names the protocol of a peer that doesn't speak muxado, by its first bytes.
+"""Names the protocol of a peer that doesn't speak the session's wire, by its first bytes.
 
-Only asked once the first frame has proved illegal, so a muxado peer is never misnamed.
+Only asked once the first frame has proved illegal, so a peer that does is never misnamed.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Final
+
+from .formats import FORMATS
 
 _HTTP: Final = re.compile(
     rb"HTTP/|[A-Z][A-Z-]{2,19} (?:[/*]|https?:)"
@@ -17,32 +19,52 @@ _TEXT: Final = re.compile(rb"[\t\r\n -~]{8}")
 _PROXY: Final = (b"PROXY ", b"\r\n\r\n\x00\r\nQ")
 
 
-def recognise(data: bytes) -> str:
+def recognise(data: bytes, own: str = "muxado v2") -> str:
     """Say what a peer speaks whose first bytes are `data`.
 
     8 bytes are enough to tell, but for HTTP's long methods, where what follows must be there.
 
+    Args:
+        data: the bytes.
+        own: what the session's own wire is called, which is never named.
+
     Returns what it is and what to do about it, or "" if the bytes are nothing known.
     """
     if _HTTP.match(data):
-        return "the peer speaks HTTP: this is not a muxado port, or a proxy answered"
+        return f"the peer speaks HTTP: this is not a {_family(own)} port, or a proxy answered"
     if _TLS.match(data):
         return "the peer speaks TLS: pass ssl="
     if data.startswith(b"SSH-"):
-        return "the peer speaks SSH: this is not a muxado port"
+        return f"the peer speaks SSH: this is not a {_family(own)} port"
     if data.startswith(_PROXY):
         return "the peer sent a PROXY protocol header: turn it off, or strip it first"
     if len(data) < 8:
         return ""
+    name = _multiplexer(data)
+    if not name and _TEXT.match(data):
+        return f"the peer sent text, which a program may have printed: {data[:60]!r}"
+    if not name or name == own or (name == "smux" and own.startswith(name)):
+        return ""
+    wire = name.replace(" ", "-") if name != "smux" else f"smux-v{data[0]}"
+    hint = f": see Config(wire={wire!r})" if wire in FORMATS else ""
+    return f"the peer speaks {name}, not {own}{hint}"
+
+
+def _family(own: str) -> str:
+    return own.split(" ", 1)[0]
+
+
+def _multiplexer(data: bytes) -> str:
     stream_id = int.from_bytes(data[4:8], "big")
     if _is_yamux(data, stream_id):
-        return "the peer speaks yamux, not muxado v2"
+        return "yamux"
     if _is_muxado_v1(data):
-        return "the peer speaks muxado v1, which a v2 peer does not understand"
+        return "muxado v1"
     if data[0] in (1, 2) and data[1] <= 4:
-        return "the peer speaks smux, not muxado v2"
-    if _TEXT.match(data):
-        return f"the peer sent text, which a program may have printed: {data[:60]!r}"
+        return "smux"
+    # DATA that is not long, of one of the first streams.
+    if data[0] == 0 and 0x10 <= data[3] <= 0x13 and 0 < stream_id < 0x10000:
+        return "muxado v2"
     return ""
 
 

@@ -16,3 +16,8 @@ FORMATS: Final[dict[str, WireFormat]] = {
     "yamux": YAMUX,
     "smux-v2": SMUX_V2,
 }
+
+
+def name_of(wire: WireFormat) -> str:
+    """Return the name by which `Config.wire` knows a format."""
+    return next(name for name, known in FORMATS.items() if known is wire)

@@ -28,7 +28,7 @@ from .codec import (
     WireFormat,
     check_field,
 )
-from .rules import PING_DRAWS_RESET, Rules
+from .rules import PING_DRAWS_RESET, TYPES_IN_SYN, Rules
 
 HEADER_SIZE: Final = 8
 MAX_LENGTH: Final = 0x3FFF
@@ -263,7 +263,7 @@ MUXADO_V1: Final = WireFormat(
         agreed_window=False,
         opens_apart=True,
         ids_rise=True,
-        types=True,
+        types=TYPES_IN_SYN,
         heartbeat_type=HEARTBEAT_TYPE,
         first_reserved_type=FIRST_RESERVED_TYPE,
         heartbeats_outlive=True,

@@ -24,7 +24,7 @@ from .codec import (
     WireFormat,
     check_field,
 )
-from .rules import Rules
+from .rules import TYPES_FIRST, Rules
 
 HEADER_SIZE: Final = 8
 MAX_LENGTH: Final = 0xFFFFFF
@@ -189,6 +189,7 @@ MUXADO_V2: Final = WireFormat(
         first_server_id=2,
         last_id=MAX_ID,
         max_data=MAX_LENGTH,
+        types=TYPES_FIRST,
         ping_id=1,
     ),
     MuxadoV2Encoder(),

@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from typing import Final
 
+# Where a stream's type is said.
+NO_TYPES: Final = 0
+TYPES_FIRST: Final = 1  # in its first bytes, if both ends have agreed on that
+TYPES_IN_SYN: Final = 2  # in the frame that opens it, as its priority is
+
 # How a peer is asked whether it lives.
 NO_PINGS: Final = 0
 PING_DRAWS_RESET: Final = 1  # empty DATA on an id that no stream has
@@ -18,6 +23,7 @@ class Rules:
 
     Attributes:
         name: what the format is called in messages.
+        known: False while the peer's first bytes have not told the format.
         alpn: the protocol's name in TLS, "" if it has none.
         first_client_id: id of the first stream a client opens; later ones count up by 2.
         first_server_id: the same for a server.
@@ -30,7 +36,7 @@ class Rules:
             order of the ids.
         ids_rise: whether the peer's SYNs must have rising ids.
         repeated_syn: whether the SYN of a stream that is alive is ignored, not a breach.
-        types: whether the frame that opens a stream carries its type and priority.
+        types: one of the numbers above.
         heartbeat_type: the type of heartbeat streams where frames carry types.
         first_reserved_type: types from here on are never the application's.
         heartbeats_outlive: whether the end of a heartbeat stream would end the peer's session, so
@@ -43,7 +49,7 @@ class Rules:
         resets: whether a stream can be reset, and so refused.
         codes: whether a reset carries a code.
         closed_answer: whether DATA for a stream that the peer has forgotten draws a reset.
-        pings: one of the numbers above.
+        pings: one of the numbers above, too.
         ping_id: the id that no stream has, on which pings draw a RST; -1 if there is none.
         keepalive: seconds after which a side that was silent must say something; 0: never.
         go_away: whether there is a frame that says the end, or the end of opening.
@@ -70,6 +76,7 @@ class Rules:
         "heartbeats_outlive",
         "ids_rise",
         "keepalive",
+        "known",
         "last_id",
         "max_data",
         "name",
@@ -88,6 +95,7 @@ class Rules:
         self,
         *,
         name: str,
+        known: bool = True,
         first_client_id: int,
         first_server_id: int,
         last_id: int,
@@ -99,7 +107,7 @@ class Rules:
         opens_apart: bool = False,
         ids_rise: bool = False,
         repeated_syn: bool = False,
-        types: bool = False,
+        types: int = NO_TYPES,
         heartbeat_type: int = -1,
         first_reserved_type: int = 1 << 32,
         heartbeats_outlive: bool = False,
@@ -118,6 +126,7 @@ class Rules:
         end_is_close: bool = False,
     ) -> None:
         self.name: str = name
+        self.known: bool = known
         self.alpn: str = alpn
         self.first_client_id: int = first_client_id
         self.first_server_id: int = first_server_id
@@ -129,7 +138,7 @@ class Rules:
         self.opens_apart: bool = opens_apart
         self.ids_rise: bool = ids_rise
         self.repeated_syn: bool = repeated_syn
-        self.types: bool = types
+        self.types: int = types
         self.heartbeat_type: int = heartbeat_type
         self.first_reserved_type: int = first_reserved_type
         self.heartbeats_outlive: bool = heartbeats_outlive

@@ -59,6 +59,11 @@ class SmuxEncoder(Encoder):
         check_field("stream id", stream_id, 0, MAX_ID)
         return _pack(self._version, CMD_SYN, 0, stream_id)
 
+    def reset(self, stream_id: int, code: int) -> bytes:
+        """Pack a FIN, which is the most that can be said."""
+        check_field("stream id", stream_id, 0, MAX_ID)
+        return _pack(self._version, CMD_FIN, 0, stream_id)
+
     def window(self, stream_id: int, consumed: int, window: int) -> bytes:
         check_field("stream id", stream_id, 0, MAX_ID)
         check_field("window", window, 0, 0x7FFFFFFF)
