@@ -252,7 +252,7 @@ def test_yamux_pings_are_answered_with_their_value() -> None:
     assert yamux(2, 2, 0, 0xCAFE) in said(core)
 
 
-def test_yamux_pings_that_nobody_reads_the_answers_of_end_the_session() -> None:
+def test_yamux_pings_whose_answers_are_not_read_end_the_session() -> None:
     core = session("yamux")
     core.receive_data(yamux(2, 1, 0, 1) * 5000, NOW)
     assert core.reason is not None
