@@ -1,8 +1,9 @@
 """What a frame, a stream and a request cost, counted and not timed, so that no noise touches it.
 
-The pure core is counted in bytecodes of the library that the interpreter ran. A limit that is
-passed means that the hot path does half as much again as it did: make it cheaper, or say in the
-commit why it is worth that, and raise the limit. The compiled core is held against the pure one
+The pure core is counted in bytecodes of the library that the interpreter ran. The limits stand 3 %
+above what Python 3.11 needs, which runs the most; with sockets, where the order of events may
+differ, 10 %. Where one is passed make the hot path cheaper, or say in the commit why it is worth
+that, and raise the limit. The compiled core is held against the pure one
 in `tests/fuzz/test_differential.py`.
 """
 
@@ -60,11 +61,16 @@ def counted() -> Iterator[Count]:
     """Count in this block."""
     count = Count()
     before = sys.gettrace()
+    # Python 3.12 reports bytecodes only if a frame had asked for them when tracing began.
     sys.settrace(count)
+    Pair()
+    sys.settrace(count)
+    count.number = 0
     try:
         yield count
     finally:
         sys.settrace(before)
+    assert count.number
 
 
 def request(pair: Pair) -> None:
@@ -91,7 +97,7 @@ def test_a_request_in_the_core() -> None:
     with counted() as count:
         for _ in range(REQUESTS):
             request(pair)
-    assert count.number / REQUESTS < 9000
+    assert count.number / REQUESTS < 6545
 
 
 @pure
@@ -106,7 +112,7 @@ def test_a_frame_of_bulk_in_the_core() -> None:
                 drain(far)
             pair.carry(pair.client, pair.server)
             pair.carry(pair.server, pair.client)
-    assert count.number / (pair.server.stats().frames_received - frames) < 1650
+    assert count.number / (pair.server.stats().frames_received - frames) < 1178
 
 
 @pure
@@ -118,13 +124,13 @@ def test_a_small_message_in_the_core() -> None:
             near.write(bytes(64))
             pair.carry(pair.client, pair.server)
             assert len(far.read(1000)) == 64
-    assert count.number / REQUESTS < 1900
+    assert count.number / REQUESTS < 1449
 
 
 @pure
 def test_a_request_on_asyncio() -> None:
     count = asyncio.run(requests_on_asyncio())
-    assert count.number / REQUESTS < 6200
+    assert count.number / REQUESTS < 5000
 
 
 async def requests_on_asyncio() -> Count:
@@ -153,7 +159,7 @@ async def requests_on_asyncio() -> Count:
 @pure
 def test_a_request_on_trio() -> None:
     count = trio.run(requests_on_trio)
-    assert count.number / REQUESTS < 7800
+    assert count.number / REQUESTS < 5850
 
 
 async def requests_on_trio() -> Count:
