@@ -111,7 +111,7 @@ def test_a_certificate_of_another_authority_is_told(tls: Tls) -> None:
 
 @pytest.mark.parametrize(
     ("greeting", "words"),
-    [(b"SSH-2.0-OpenSSH_9.9\r\n", "speaks SSH"), (b"220 mail.example ready\r\n", "says '220 mail")],
+    [(b"SSH-2.0-OpenSSH_9.9\r\n", "speaks SSH"), (b"220 mail.example ready\r\n", "220 mail")],
 )
 def test_a_port_that_speaks_first_is_named(greeting: bytes, words: str) -> None:
     def talk(sock: socket.socket) -> None:
@@ -140,6 +140,19 @@ def test_a_port_that_hangs_up_is_told_so() -> None:
         status, told = ping(port)
     assert status == 1
     assert "does it expect TLS?" in told
+
+
+def echo(sock: socket.socket) -> None:
+    while data := sock.recv(4096):
+        sock.sendall(data)
+
+
+def test_a_port_that_echoes_is_no_muxado_peer() -> None:
+    with listening(echo) as port:
+        status, told = ping(port)
+    assert status == 1
+    assert "no muxado" in told
+    assert "sends back whatever it is sent" in told
 
 
 def test_a_closed_port_is_no_connection() -> None:

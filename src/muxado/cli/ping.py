@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import muxado.sync
 
 from ..config import Config
+from ..core import CoreSession
 from ..endpoint import alpn_of
 from ..errors import MuxadoError, ProtocolError, SessionError
 from ..wire.foreign import recognise
@@ -150,6 +151,9 @@ def _ping(
         except (TimeoutError, MuxadoError) as exc:
             return exc
         if number == 0:
+            if _echoes(target):
+                times.clear()
+                return ProtocolError("the peer sends back whatever it is sent")
             tls = "" if target.context is None else f" over {_tls_version(session)}"
             say(f"muxado at {target} ({session.remote_address[0]}){tls}")
         say(f"round trip {1000 * times[-1]:.3f} ms")
@@ -187,6 +191,24 @@ def _probe(target: Target) -> str:
             if found:
                 return found
     return ""
+
+
+def _echoes(target: Target) -> bool:
+    """Return whether a port sends a session's first bytes back, which would pass for answers."""
+    core = CoreSession(client=True, config=Config(ping_interval=None), now=0.0)
+    core.ping()
+    sent = core.data_to_send(0.0, MOST_GREETING)
+    came = b""
+    with contextlib.suppress(OSError), _reach(target) as plain:
+        sock = plain
+        if target.context is not None:
+            name = target.server_hostname or target.host
+            sock = target.context.wrap_socket(plain, server_hostname=name)
+        with sock:
+            sock.sendall(sent)
+            while len(came) < len(sent) and (data := sock.recv(len(sent) - len(came))):
+                came += data
+    return came == sent
 
 
 def _reach(target: Target) -> socket.socket:
