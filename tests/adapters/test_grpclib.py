@@ -94,3 +94,50 @@ async def test_a_server_that_listens_is_not_run_over_a_session(ends: Ends) -> No
         await serve(server, ends.serving)
     server.close()
     await server.wait_closed()
+
+
+# Draining
+
+
+@pytest.mark.parametrize("side", ["calling", "serving"])
+async def test_a_connection_without_calls_ends_when_the_session_drains(
+    ends: Ends, side: str
+) -> None:
+    serving = asyncio.ensure_future(serve(grpclib.server.Server([Squares()]), ends.serving))
+    channel = Channel(ends.calling)
+    square: Any = grpclib.client.UnaryUnaryMethod(
+        channel, "/Squares/Square", Int64Value, Int64Value
+    )
+    assert (await square(Int64Value(value=3))).value == 9
+    session: muxado.Session = getattr(ends, side)
+    await session.shutdown(timeout=None)
+    reason = session.close_reason
+    assert reason is not None
+    assert reason.clean
+    await serving
+    channel.close()
+
+
+@pytest.mark.parametrize("side", ["calling", "serving"])
+async def test_a_call_that_runs_is_not_cut_when_the_session_drains(ends: Ends, side: str) -> None:
+    serving = asyncio.ensure_future(serve(grpclib.server.Server([Squares()]), ends.serving))
+    channel = Channel(ends.calling)
+    count: Any = grpclib.client.StreamStreamMethod(
+        channel, "/Squares/Count", Int64Value, Int64Value
+    )
+    session: muxado.Session = getattr(ends, side)
+    async with count.open() as stream:
+        await stream.send_message(Int64Value(value=1))
+        assert (await stream.recv_message()).value == 2
+        ending = asyncio.ensure_future(session.shutdown(timeout=None))
+        told = asyncio.Event()
+        ends.calling.on_draining(told.set)
+        await told.wait()
+        await stream.send_message(Int64Value(value=2), end=True)
+        assert [message.value async for message in stream] == [3]
+    await ending
+    reason = session.close_reason
+    assert reason is not None
+    assert reason.clean
+    await serving
+    channel.close()

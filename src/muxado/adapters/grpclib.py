@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from ..asyncio import Session
 from ..extras import needs
+from ._idle import close_idle_when_draining
 
 with needs("grpclib"):
     import grpclib.client
     import grpclib.server
-    from grpclib.protocol import H2Protocol
+    from grpclib.protocol import EventsProcessor, H2Protocol, Stream
 
 __all__ = ["Channel", "serve"]
 
@@ -20,7 +22,8 @@ class Channel(grpclib.client.Channel):
     """A `grpclib.client.Channel` over a stream of a session; a new one if that is lost.
 
     Args:
-        session: the session. Closing the channel leaves it open.
+        session: the session. Closing the channel leaves it open. When it drains, the channel's
+            stream ends once no call is running.
         kwds: what `grpclib.client.Channel` takes.
     """
 
@@ -29,7 +32,10 @@ class Channel(grpclib.client.Channel):
         self._session = session
 
     async def _create_connection(self) -> H2Protocol:
-        _, protocol = await self._session.create_connection(self._protocol_factory)
+        session = self._session
+        _, protocol = await session.create_connection(
+            lambda: _Protocol(self._protocol_factory(), session)
+        )
         return protocol
 
 
@@ -38,7 +44,7 @@ async def serve(server: grpclib.server.Server, session: Session) -> None:
 
     The server's own `close` ends it, on every session, and cancels the calls that are running;
     its `wait_closed` waits for them. Cancelled, it takes no more streams; calls that are running
-    go on.
+    go on. When the session drains, its streams end once no call is running.
 
     Args:
         server: the server, with its handlers, which has not been started otherwise; one may
@@ -53,13 +59,55 @@ async def serve(server: grpclib.server.Server, session: Session) -> None:
         SessionError: the session ended otherwise.
     """
     streams = _streams_of(server)
-    accepting = session.create_server(server._protocol_factory)
+    accepting = session.create_server(lambda: _Protocol(server._protocol_factory(), session))
     streams.accepting.add(accepting)
     try:
         await accepting.serve_forever()
     finally:
         accepting.close()
         streams.accepting.discard(accepting)
+
+
+class _Protocol(H2Protocol):
+    """grpclib's own protocol, which ends when the session drains and no call is running.
+
+    Args:
+        made: a protocol that grpclib has made, from which this one takes its parts.
+        session: what carries the stream.
+    """
+
+    def __init__(self, made: H2Protocol, session: Session) -> None:
+        super().__init__(made.handler, made.config, made.h2_config)
+        self._session = session
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.processor = _Calls(self.handler, self.connection)
+        self.processor.session = self._session
+        close_idle_when_draining(self._session, self.processor)
+
+
+class _Calls(EventsProcessor):
+    """The calls over one HTTP/2 connection."""
+
+    session: Session
+
+    def register(self, stream: Stream) -> Callable[[], None]:
+        """Take a call in; return what is called at its end."""
+        release = super().register(stream)
+
+        def release_and_look() -> None:
+            release()
+            if self.session.draining:
+                # Later: the call is not quite done.
+                asyncio.get_running_loop().call_soon(self.close_idle)
+
+        return release_and_look
+
+    def close_idle(self) -> None:
+        """End the connection if no call is running."""
+        if not self.streams and not self.connection.is_closing():
+            self.close()
 
 
 class _Streams:
