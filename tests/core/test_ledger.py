@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import muxado.core
-from muxado.core import ledger
 
 CORE = Path(muxado.core.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(CORE.glob("*.py"))}
@@ -24,7 +23,7 @@ SHARED = {("stream", "wakes")}
 
 def table(name: str) -> dict[str, str]:
     """Return a table of the ledger's head: which module stores each field of a class."""
-    head = ledger.__doc__ or ""
+    head = ast.get_docstring(TREES["ledger"]) or ""  # the compiled module has none
     part = head.split(f"`{name}`,", 1)[1].split("\n\n", 2)[1]
     return dict(re.findall(r"^ {4}(\w+) +([\w-]+)", part, re.MULTILINE))
 
