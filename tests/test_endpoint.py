@@ -109,6 +109,8 @@ NO_PLACE: list[tuple[dict[str, Any], str]] = [
     ({"port": 0, "config": {}}, "config="),
     ({"port": 0, "backlog": 0}, "backlog="),
     ({"port": 0, "backlog": "many"}, "backlog="),
+    ({"port": 0, "reuse_port": 1}, "reuse_port="),
+    ({"path": "x", "reuse_port": True}, "reuse_port= is for host and port"),
 ]
 
 
@@ -223,6 +225,30 @@ def test_a_server_that_says_nothing_is_given_up_after_the_timeout(front_end: str
         port = silent.getsockname()[1]
         with pytest.raises(TimeoutError, match=r"no session with .* within 0\.2 s"):
             run(connect, "127.0.0.1", port, ssl=TLS, timeout=0.2)
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="needs SO_REUSEPORT")
+@pytest.mark.parametrize("front_end", FRONT_ENDS)
+def test_a_port_is_shared_by_those_who_ask_for_it(front_end: str) -> None:
+    run, _, listen, _ = FRONT_ENDS[front_end]
+
+    async def listen_and_close_later(**kwds: Any) -> None:
+        async with listen(**kwds):
+            pass
+
+    def listen_and_close(**kwds: Any) -> Any:
+        if front_end == "asyncio":
+            return listen_and_close_later(**kwds)
+        opened = listen(**kwds)
+        if front_end == "sync":
+            opened.close()
+        return opened
+
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        place = {"host": "127.0.0.1", "port": other.getsockname()[1]}
+        run(listen_and_close, **place, reuse_port=True)
+        with pytest.raises(OSError, match="in use"):
+            run(listen_and_close, **place)
 
 
 @pytest.mark.anyio

@@ -38,6 +38,9 @@ CONNECT_RETRY = 0.02  # seconds, until a Unix socket with a full backlog is trie
 
 NOTSENT_LOWAT = 128 * 1024  # bytes
 
+# What listening fails with at an address that a name has, and this machine hasn't.
+NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -101,6 +104,7 @@ class Place:
         sock: the listening socket that the caller passed, or None.
         context: for TLS, None without.
         proxies: which peers begin with a PROXY header; None if none does.
+        reuse_port: whether other processes may listen on the same port.
     """
 
     hosts: list[str | None]
@@ -109,6 +113,7 @@ class Place:
     sock: Any
     context: SSLContext | None
     proxies: TrustedProxies | None
+    reuse_port: bool
 
 
 def dial_target(
@@ -191,6 +196,7 @@ def listen_place(
     backlog: int,
     config: Config | None,
     proxy_protocol: Sequence[str] | None,
+    reuse_port: bool,
     *,
     kind: type[Any] = socket.socket,
 ) -> Place:
@@ -205,12 +211,14 @@ def listen_place(
         backlog: see there.
         config: see there.
         proxy_protocol: see there.
+        reuse_port: see there.
         kind: the type of the front end's sockets.
 
     Raises:
         UsageError: an argument is wrong, or doesn't go with another one.
     """
     _check_ways(host, port, path, sock)
+    _check_reuse_port(reuse_port, port)
     hosts: list[str | None] = [None]
     if host is not None and not isinstance(host, str):
         if not isinstance(host, (list, tuple)) or not host:
@@ -234,6 +242,7 @@ def listen_place(
         sock,
         server_context(ssl),
         TrustedProxies(proxy_protocol) if proxy_protocol is not None else None,
+        reuse_port,
     )
 
 
@@ -261,6 +270,15 @@ def _check_host(host: object, argument: str = "host=") -> None:
 def _check_port(port: object, least: int) -> None:
     if type(port) is not int or not least <= port <= 65535:
         raise UsageError(f"port= must be a number from {least} to 65535, not {port!r}")
+
+
+def _check_reuse_port(reuse_port: object, port: object) -> None:
+    if not isinstance(reuse_port, bool):
+        raise UsageError(f"reuse_port= must be True or False, not {reuse_port!r}")
+    if reuse_port and port is None:
+        raise UsageError("reuse_port= is for host and port")
+    if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+        raise UsageError("reuse_port= needs SO_REUSEPORT, which this system doesn't have")
 
 
 def _check_path(path: object) -> str | None:
@@ -383,6 +401,42 @@ def free_path(name: str) -> str:
             if stat.S_ISSOCK(os.stat(name).st_mode):
                 os.remove(name)
     return name
+
+
+def listen_at(
+    found: Iterable[tuple[Any, ...]], backlog: int, reuse_port: bool
+) -> list[socket.socket]:
+    """Return sockets that listen at each of the addresses of a name that this machine has.
+
+    Args:
+        found: what `getaddrinfo` has given.
+        backlog: connections that the kernel keeps waiting.
+        reuse_port: whether others may listen there too.
+
+    Raises:
+        OSError: one of them can't be listened on, or this machine has none of them.
+    """
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
+    try:
+        for family, *_, address in dict.fromkeys(found):
+            try:
+                sockets.append(
+                    socket.create_server(
+                        address, family=family, backlog=backlog, reuse_port=reuse_port
+                    )
+                )
+            except OSError as exc:
+                if exc.errno not in NOT_HERE:
+                    raise
+                failure = exc
+        if failure is not None and not sockets:
+            raise failure
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
 
 
 def tune(sock: Any) -> None:

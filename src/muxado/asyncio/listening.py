@@ -279,6 +279,7 @@ def serve(
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
     proxy_protocol: Sequence[str] | None = None,
+    reuse_port: bool = False,
     **kwds: Any,
 ) -> AwaitableContext[Server]:
     """Listen, and run `handler(session)` for each session. Await it, or use `async with`.
@@ -305,6 +306,8 @@ def serve(
             begin with a PROXY header (version 1 or 2): the sessions' `remote_address` is then
             the client's. ``"unix"`` stands for all peers on a Unix socket. Connections from
             elsewhere, and those that begin with something else, are refused. None: no headers.
+        reuse_port: whether other processes may listen on the same port with this argument; the
+            kernel then shares the connections out among them. For host and port.
         kwds: further arguments of the loop's `create_server` or `create_unix_server`.
 
     Returns:
@@ -317,7 +320,17 @@ def serve(
     check_handler(handler)
     admission = Admission(max_sessions, max_receive_memory)
     start = starter(
-        Server(handler), host, port, path, sock, ssl, config, proxy_protocol, admission, kwds
+        Server(handler),
+        host,
+        port,
+        path,
+        sock,
+        ssl,
+        config,
+        proxy_protocol,
+        reuse_port,
+        admission,
+        kwds,
     )
     return AwaitableContext("serve", start)
 
@@ -334,6 +347,7 @@ def serve_streams(
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
     proxy_protocol: Sequence[str] | None = None,
+    reuse_port: bool = False,
     limit: int | None = None,
     cancel_on_reset: bool = False,
     **kwds: Any,
@@ -354,6 +368,7 @@ def serve_streams(
         max_sessions: see there.
         max_receive_memory: see there.
         proxy_protocol: see there.
+        reuse_port: see there.
         limit: how many handlers may run at once for one session; its further streams wait.
         cancel_on_reset: cancel a handler when the peer resets its stream; see `Session.serve`.
         kwds: as for `serve`.
@@ -372,7 +387,17 @@ def serve_streams(
 
     admission = Admission(max_sessions, max_receive_memory)
     start = starter(
-        Server(run), host, port, path, sock, ssl, config, proxy_protocol, admission, kwds
+        Server(run),
+        host,
+        port,
+        path,
+        sock,
+        ssl,
+        config,
+        proxy_protocol,
+        reuse_port,
+        admission,
+        kwds,
     )
     return AwaitableContext("serve_streams", start)
 
@@ -386,11 +411,22 @@ def listen(
     ssl: ssl_module.SSLContext | None = None,
     config: Config | None = None,
     proxy_protocol: Sequence[str] | None = None,
+    reuse_port: bool = False,
     **kwds: Any,
 ) -> AwaitableContext[Listener]:
     """Listen for sessions to `accept()`. Await it, or use it with `async with`. See `serve`."""
     start = starter(
-        Listener(), host, port, path, sock, ssl, config, proxy_protocol, Admission(), kwds
+        Listener(),
+        host,
+        port,
+        path,
+        sock,
+        ssl,
+        config,
+        proxy_protocol,
+        reuse_port,
+        Admission(),
+        kwds,
     )
     return AwaitableContext("listen", start)
 
@@ -404,6 +440,7 @@ def starter(
     ssl: ssl_module.SSLContext | None,
     config: Config | None,
     proxy_protocol: Sequence[str] | None,
+    reuse_port: bool,
     admission: Admission,
     kwds: dict[str, Any],
     new_link: Callable[[Driver], GreetingLink] | None = None,
@@ -419,18 +456,21 @@ def starter(
         ssl: see there.
         config: see there.
         proxy_protocol: see there.
+        reuse_port: see there.
         admission: limits over all sessions.
         kwds: see `listen`.
         new_link: makes what carries a session, for connections that begin with a handshake of
             their own; by default the sessions' bytes are the connections'.
     """
     backlog = kwds.setdefault("backlog", BACKLOG)
-    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol)
+    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol, reuse_port)
     kwds |= tls_options(kwds, place.context)
     kwds["sock"] = place.sock
     if place.path is not None:
         kwds["path"] = place.path
     elif place.sock is None:
         hosts = place.hosts
+        # None where it is not asked for: some systems don't have it.
+        kwds["reuse_port"] = place.reuse_port or None
         kwds |= {"host": hosts if hosts != [None] else None, "port": place.port}
     return partial(listening._open, config, place, admission, kwds, new_link)

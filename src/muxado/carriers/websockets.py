@@ -458,6 +458,7 @@ def serve(
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
     proxy_protocol: Sequence[str] | None = None,
+    reuse_port: bool = False,
     **kwds: Any,
 ) -> AwaitableContext[Server]:
     """Listen for WebSockets, and run `handler(session)` for the session over each.
@@ -478,6 +479,7 @@ def serve(
         max_sessions: as for `muxado.serve`.
         max_receive_memory: as for `muxado.serve`.
         proxy_protocol: as for `muxado.serve`.
+        reuse_port: as for `muxado.serve`.
         kwds: as for `muxado.serve`, also ``path`` and ``sock``.
 
     Returns:
@@ -499,6 +501,7 @@ def serve(
         ssl,
         config,
         proxy_protocol,
+        reuse_port,
         admission,
         kwds,
         partial(_server_link, allowed),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import socket
@@ -25,6 +24,7 @@ from ..endpoint import (
     check_handler,
     describe,
     free_path,
+    listen_at,
     listen_place,
 )
 from ..errors import ErrorCode, SessionClosed
@@ -44,9 +44,6 @@ __all__ = ["Listener", "Server", "listen", "serve", "serve_streams"]
 logger: logging.Logger = logging.getLogger("muxado")
 
 LAST_MOMENT = 1.0  # seconds for the handlers, when their sessions have ended
-
-# What listening fails with at an address that a name has, and this machine hasn't.
-NOT_HERE = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
 class Listener:
@@ -308,6 +305,7 @@ def serve(
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
     proxy_protocol: Sequence[str] | None = None,
+    reuse_port: bool = False,
     executor: Executor | None = None,
 ) -> Server:
     """Listen, and run `handler(session)` for each session in a thread of its own.
@@ -336,6 +334,8 @@ def serve(
             begin with a PROXY header (version 1 or 2): the sessions' `remote_address` is then
             the client's. ``"unix"`` stands for all peers on a Unix socket. Connections from
             elsewhere, and those that begin with something else, are refused. None: no headers.
+        reuse_port: whether other processes may listen on the same port with this argument; the
+            kernel then shares the connections out among them. For host and port.
         executor: run the handlers there instead of in new threads. A session whose handler is
             cancelled there, before it has begun, is aborted.
 
@@ -350,7 +350,7 @@ def serve(
     """
     check_handler(handler)
     admission = Admission(max_sessions, max_receive_memory, threads=True)
-    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol)
+    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol, reuse_port)
     listener = _listen(place, backlog, config, admission)
     try:
         return Server(listener, handler, executor)
@@ -372,6 +372,7 @@ def serve_streams(
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
     proxy_protocol: Sequence[str] | None = None,
+    reuse_port: bool = False,
     executor: Executor | None = None,
     limit: int | None = None,
 ) -> Server:
@@ -391,6 +392,7 @@ def serve_streams(
         max_sessions: see there.
         max_receive_memory: see there.
         proxy_protocol: see there.
+        reuse_port: see there.
         executor: run the handlers of streams there instead of in new threads.
         limit: how many handlers may run at once for one session; its further streams wait. None:
             a thread for each stream; see `Session.serve`.
@@ -417,6 +419,7 @@ def serve_streams(
         max_sessions=max_sessions,
         max_receive_memory=max_receive_memory,
         proxy_protocol=proxy_protocol,
+        reuse_port=reuse_port,
     )
 
 
@@ -430,6 +433,7 @@ def listen(
     config: Config | None = None,
     backlog: int = BACKLOG,
     proxy_protocol: Sequence[str] | None = None,
+    reuse_port: bool = False,
 ) -> Listener:
     """Listen for sessions to `accept()`.
 
@@ -445,6 +449,7 @@ def listen(
         config: the sessions' settings.
         backlog: connections that the kernel keeps waiting.
         proxy_protocol: as for `serve`.
+        reuse_port: as for `serve`.
 
     Returns:
         the listener, to be closed, or used with `with`.
@@ -455,7 +460,7 @@ def listen(
         OSError: the address can't be listened on.
         RuntimeError: no thread can be started for it.
     """
-    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol)
+    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol, reuse_port)
     return _listen(place, backlog, config, Admission())
 
 
@@ -485,32 +490,22 @@ def _bind(place: Place, backlog: int) -> list[socket.socket]:
         return [sock]
     if place.hosts == [None] and socket.has_dualstack_ipv6():
         every, family = ("", place.port), socket.AF_INET6
-        return [socket.create_server(every, family=family, backlog=backlog, dualstack_ipv6=True)]
+        return [
+            socket.create_server(
+                every,
+                family=family,
+                backlog=backlog,
+                reuse_port=place.reuse_port,
+                dualstack_ipv6=True,
+            )
+        ]
     sockets: list[socket.socket] = []
     try:
         for host in place.hosts:
-            sockets += _bind_all(host, place.port, backlog)
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
-
-
-def _bind_all(host: str | None, port: int, backlog: int) -> list[socket.socket]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    sockets: list[socket.socket] = []
-    failure: OSError | None = None
-    try:
-        for family, *_, address in dict.fromkeys(found):
-            try:
-                sockets.append(socket.create_server(address, family=family, backlog=backlog))
-            except OSError as exc:
-                if exc.errno not in NOT_HERE:
-                    raise
-                failure = exc
-        if failure is not None and not sockets:
-            raise failure
+            found = socket.getaddrinfo(
+                host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            sockets += listen_at(found, backlog, place.reuse_port)
     except BaseException:
         for sock in sockets:
             sock.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import ssl as ssl_module
 import warnings
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,6 +22,7 @@ from ..endpoint import (
     check_handler,
     describe,
     free_path,
+    listen_at,
     listen_place,
 )
 from ..errors import ErrorCode
@@ -239,6 +241,7 @@ async def serve(
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
     proxy_protocol: Sequence[str] | None = None,
+    reuse_port: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Listen, and run `handler(session)` for each session in a task of its own.
@@ -270,6 +273,8 @@ async def serve(
             begin with a PROXY header (version 1 or 2): the sessions' `remote_address` is then
             the client's. ``"unix"`` stands for all peers on a Unix socket. Connections from
             elsewhere, and those that begin with something else, are refused. None: no headers.
+        reuse_port: whether other processes may listen on the same port with this argument; the
+            kernel then shares the connections out among them. For host and port.
         task_status: given the `Server` once it listens.
 
     Returns:
@@ -283,7 +288,9 @@ async def serve(
     check_handler(handler)
     admission = Admission(max_sessions, max_receive_memory)
     kind = trio.socket.SocketType
-    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol, kind=kind)
+    place = listen_place(
+        host, port, path, sock, ssl, backlog, config, proxy_protocol, reuse_port, kind=kind
+    )
     sockets = await _bind(place, backlog)
     await Server(handler, sockets, place, config, admission)._run(task_status)
 
@@ -302,6 +309,7 @@ async def serve_streams(
     max_sessions: int | None = None,
     max_receive_memory: int | None = None,
     proxy_protocol: Sequence[str] | None = None,
+    reuse_port: bool = False,
     limit: int | None = None,
     cancel_on_reset: bool = False,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -324,6 +332,7 @@ async def serve_streams(
         max_sessions: see there.
         max_receive_memory: see there.
         proxy_protocol: see there.
+        reuse_port: see there.
         limit: how many handlers may run at once for one session; its further streams wait.
         cancel_on_reset: cancel a handler when the peer resets its stream; see `Session.serve`.
         task_status: given the `Server` once it listens.
@@ -353,6 +362,7 @@ async def serve_streams(
         max_sessions=max_sessions,
         max_receive_memory=max_receive_memory,
         proxy_protocol=proxy_protocol,
+        reuse_port=reuse_port,
         task_status=task_status,
     )
 
@@ -367,6 +377,7 @@ def listen(
     config: Config | None = None,
     backlog: int = BACKLOG,
     proxy_protocol: Sequence[str] | None = None,
+    reuse_port: bool = False,
 ) -> AbstractAsyncContextManager[Listener]:
     """Listen for sessions to `accept()`: ``async with listen(...) as listener``.
 
@@ -380,6 +391,7 @@ def listen(
         config: the sessions' settings.
         backlog: connections that the kernel keeps waiting.
         proxy_protocol: as for `serve`.
+        reuse_port: as for `serve`.
 
     Raises:
         UsageError: not exactly one of host and port, path, or sock was given, or an argument
@@ -387,7 +399,9 @@ def listen(
         OSError: the address can't be listened on; raised when the block is entered.
     """
     kind = trio.socket.SocketType
-    place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol, kind=kind)
+    place = listen_place(
+        host, port, path, sock, ssl, backlog, config, proxy_protocol, reuse_port, kind=kind
+    )
 
     async def begin() -> Listener:
         return Listener(await _bind(place, backlog), place, config)
@@ -464,8 +478,11 @@ async def _bind(place: Place, backlog: int) -> list[trio.socket.SocketType]:
     sockets: list[trio.socket.SocketType] = []
     try:
         for host in place.hosts:
-            opened = await trio.open_tcp_listeners(place.port, host=host, backlog=backlog)
-            sockets += [listener.socket for listener in opened]
+            found = await trio.socket.getaddrinfo(
+                host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            opened = listen_at(found, backlog, place.reuse_port)
+            sockets += map(trio.socket.from_stdlib_socket, opened)
     except BaseException:
         for sock in sockets:
             sock.close()
