@@ -64,8 +64,8 @@ async def running(engine: Engine) -> AsyncIterator[Engine]:
 @asynccontextmanager
 async def keeping(directory: Directory, place: Place = HERE) -> AsyncIterator[Claims]:
     """The claims of a server."""
-    claims = Claims(directory, place)
-    await claims.start()
+    claims = Claims(directory)
+    await claims.start(place)
     try:
         yield claims
     finally:

@@ -46,9 +46,9 @@ async def test_what_a_server_has_claimed_ends_with_it() -> None:
 
 async def test_a_name_is_held_until_it_is_dropped(no_tasks_left: None) -> None:
     engine = MemoryDirectory()
-    claims, others = Claims(MemoryDirectory(engine), A), Claims(MemoryDirectory(engine), B)
-    await claims.start()
-    await others.start()
+    claims, others = Claims(MemoryDirectory(engine)), Claims(MemoryDirectory(engine))
+    await claims.start(A)
+    await others.start(B)
     lost: list[object] = []
     try:
         held = await claims.hold("web-1", lost.append)
@@ -73,8 +73,8 @@ async def test_a_name_is_held_until_it_is_dropped(no_tasks_left: None) -> None:
 
 async def test_a_session_that_comes_back_to_its_server_takes_the_name_over() -> None:
     engine = MemoryDirectory()
-    claims = Claims(engine, A)
-    await claims.start()
+    claims = Claims(engine)
+    await claims.start(A)
     lost: list[object] = []
     try:
         first = await claims.hold("web-1", lost.append)
@@ -90,8 +90,8 @@ async def test_a_session_that_comes_back_to_its_server_takes_the_name_over() -> 
 
 
 async def test_another_identity_does_not_get_the_name() -> None:
-    claims = Claims(MemoryDirectory(), A)
-    await claims.start()
+    claims = Claims(MemoryDirectory())
+    await claims.start(A)
     lost: list[object] = []
     try:
         held = await claims.hold("web-1", lost.append, identity="one")
@@ -115,8 +115,8 @@ async def test_another_identity_does_not_get_the_name() -> None:
     ],
 )
 async def test_what_another_server_tells_is_checked(route: Route, loses: bool) -> None:
-    claims = Claims(MemoryDirectory(), A)
-    await claims.start()
+    claims = Claims(MemoryDirectory())
+    await claims.start(A)
     lost: list[object] = []
     try:
         held: Held = await claims.hold("web-1", lost.append)

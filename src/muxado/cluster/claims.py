@@ -61,12 +61,11 @@ class Claims:
 
     Args:
         directory: where they are made.
-        place: this server.
     """
 
-    def __init__(self, directory: Directory, place: Place) -> None:
+    def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._place = place
+        self._place = Place("", "")
         self._held: dict[str, Held] = {}
         self._waiting: dict[str, Held] = {}  # those whose claim could not be made yet
         self._changed = asyncio.Event()
@@ -88,9 +87,10 @@ class Claims:
         held = self._held.get(name)
         return None if held is None else held.epoch
 
-    async def start(self) -> None:
-        """Begin to keep claims."""
-        await self._directory.start(self._place, lost=self.superseded, returned=self._returned.set)
+    async def start(self, place: Place) -> None:
+        """Begin to keep claims, for a server."""
+        self._place = place
+        await self._directory.start(place, lost=self.superseded, returned=self._returned.set)
         self._begin(self._try_again(), "muxado cluster: claims that wait")
         self._begin(self._renew(self._directory.lease), "muxado cluster: leases")
 

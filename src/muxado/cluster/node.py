@@ -1,51 +1,40 @@
-"""One server of a cluster: the sessions it holds, and the way to those that others hold.
+"""One server of a cluster, as programs see it: it gives sessions names, and opens streams to them.
 
-How it works. The server that holds a session is the authority; the directory is a hint, and so is
-what this server remembers of it. `open` looks here first, then goes where it was right the last
-time, and asks the directory only when that was wrong. The server that is asked answers with one
-byte before anything of the caller is sent, so everything up to that byte can be tried again, and
-nothing after it. What a peer has passed on is not passed on again.
-
-A name that was here or there a moment ago is away: its session is about to come back, and is waited
-for. One that no server knows is unknown, which is said at once.
+The parts: `Holdings` has the names of this server's own sessions, `Claims` keeps them claimed in
+the directory, `Peers` has the sessions with other servers, and `Finder` the way to a name.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from ipaddress import ip_address
-from random import shuffle
-from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..asyncio import Session, Stream
 from ..config import Config
-from ..errors import ErrorCode, MuxadoError, SessionError, UsageError
-from .claims import Claims
+from ..errors import UsageError
+from .claims import Claims, Held
 from .control import welcome
 from .credentials import PeerTLS
 from .directory import Directory, Place, Route
 from .errors import (
     ClusterError,
     Denied,
-    DirectoryAway,
     HeaderError,
     NameAway,
     NameTaken,
-    NameUnknown,
-    Refused,
     Superseded,
 )
+from .finding import Allow, Finder
 from .hints import Hints
-from .incoming import Incoming
-from .lines import Header, Message, Verdict
+from .holdings import Holdings
+from .lines import Header, Message
 from .names import check_name, is_name
-from .peers import PeerAway, Peers
+from .peers import Peers
 from .registration import Registration
 from .stats import NodeStats
 
@@ -57,23 +46,6 @@ __all__ = ["Node"]
 logger: logging.Logger = logging.getLogger("muxado.cluster")
 
 PEER_CONFIG = Config(ping_interval=5.0, ping_timeout=10.0, max_incoming_streams=100_000)
-
-# Seconds for the verdict of a peer, which gives it without waiting for anything.
-VERDICT_TIMEOUT = 5.0
-
-# Seconds that a session has to end by itself after a newer one of its name has come.
-LETTING_GO = 5.0
-
-# Seconds between two sessions that are asked to move.
-MOST_PACE = 0.02
-
-# Seconds between look-ups of a name that is away.
-FIRST_PAUSE = 0.02
-MOST_PAUSE = 0.5
-
-
-class NotHere(Exception):
-    """A route was wrong."""
 
 
 class Node:
@@ -95,7 +67,7 @@ class Node:
         port: int = 0,
         advertise: str = "",
         grace: float = 5.0,
-        allow: Callable[[Header, Registration], bool] | None = None,
+        allow: Allow | None = None,
         config: Config | None = None,
     ) -> None:
         """Say what the server is.
@@ -121,21 +93,13 @@ class Node:
         self._directory = directory
         self._host, self._port = host, port
         self._advertise = advertise
-        self._grace = grace
-        self._allow = allow
         self._peers = Peers(peers, config or PEER_CONFIG, self._arrived, self._heard_lost)
-        self._claims: Claims | None = None
-        self._here: dict[str, Registration] = {}
-        self._old: set[Registration] = set()  # replaced, and not ended yet
+        self._claims = Claims(directory)
         self._hints = Hints(grace)
-        self._came: dict[str, asyncio.Event] = {}  # names that are waited for
-        self._waiters: dict[str, int] = {}
-        self._gone = asyncio.Event()
-        self._watching: set[asyncio.Task[None]] = set()
-        self._incoming: set[Incoming] = set()
+        self._holdings = Holdings(self._claims, self._hints)
+        self._finder = Finder(self._holdings, directory, self._peers, self._hints, grace, allow)
+        self._started = False
         self._draining = False
-        self._opened_here = self._opened_there = self._passed_on = 0
-        self._refuted = self._look_ups = 0
 
     # Looking
 
@@ -152,22 +116,22 @@ class Node:
     @property
     def registrations(self) -> list[Registration]:
         """The names that sessions of this server have."""
-        return list(self._here.values())
+        return list(self._holdings.here.values())
 
     def stats(self) -> NodeStats:
         """Return what the server holds, and has done."""
-        claims = self._claims
+        finder = self._finder
         return NodeStats(
-            registered=len(self._here),
-            claimed=0 if claims is None else claims.claimed,
-            waiting=0 if claims is None else claims.waiting,
+            registered=len(self._holdings.here),
+            claimed=self._claims.claimed,
+            waiting=self._claims.waiting,
             peers=len(self._peers.sessions),
             routes=len(self._hints),
-            opened_here=self._opened_here,
-            opened_there=self._opened_there,
-            passed_on=self._passed_on,
-            refuted=self._refuted,
-            look_ups=self._look_ups,
+            opened_here=finder.opened_here,
+            opened_there=finder.opened_there,
+            passed_on=finder.passed_on,
+            refuted=finder.refuted,
+            look_ups=finder.look_ups,
             trouble=self._directory.trouble or "",
             draining=self._draining,
         )
@@ -186,6 +150,8 @@ class Node:
         on_replaced: Callable[[], object] | None = None,
         expires: float | None = None,
         movable: bool = True,
+        ends_session: bool = True,
+        on_stream: Callable[[Stream], object] | None = None,
         timeout: float = 1.0,
     ) -> Registration:
         """Give a session a name, by which it can be reached from every server.
@@ -202,11 +168,13 @@ class Node:
             services: what it has; None if every service is for it to judge.
             drain: called when this server is about to end, to have the session move to another
                 one; by default the session is told so by GOAWAY, at which a `Dialer` dials again.
-            on_replaced: called when a newer session has the name. The older is ended some seconds
-                later, unless it ends by itself.
+            on_replaced: called when a newer session has the name.
             expires: when its credential expires, as `time.time` counts, which ends it; by default
                 when the certificate of its peer does.
             movable: whether it has another server to go to.
+            ends_session: whether a session that was replaced is ended some seconds later, unless it
+                ends by itself; False for sessions that have other names too.
+            on_stream: called with each stream that is opened to the session by this name.
             timeout: seconds for the directory and for the server that had the name. If the engine
                 is away, the name is known here alone until it is back.
 
@@ -217,7 +185,7 @@ class Node:
             NameAway: this server is draining.
         """
         check_name(name)
-        claims = self._check_started()
+        self._check_started()
         if self._draining:
             raise NameAway("this server is about to end")
         registration = Registration(
@@ -230,32 +198,48 @@ class Node:
             on_replaced=on_replaced,
             expires=expires,
             movable=movable,
-            remove=self._remove,
+            ends_session=ends_session,
+            on_stream=on_stream,
+            remove=self._holdings.remove,
         )
-        try:
-            held = await claims.hold(
-                name,
-                lambda route: self._lost(registration),
-                identity=identity,
-                timeout=timeout,
-            )
-        except BaseException:
-            registration.remove()
-            raise
-        registration.held = held
-        former = self._here.get(name)
-        self._here[name] = registration
-        if former is not None:
-            self._retire(former)
-        self._hints.forget(name)
-        if name in self._came:
-            self._came[name].set()
-        self._begin(self._watch(registration))
-        before = held.before
-        if before is not None and before.place != self.place and held.epoch is not None:
-            route = Route(self.place, held.epoch, identity)
-            await self._peers.tell_lost(name, before.place, route, timeout)
+        await self._holdings.add(registration, timeout)
+        await self._tell_former(registration.held, timeout)
         return registration
+
+    async def hold(
+        self,
+        name: str,
+        on_lost: Callable[[Route | None], object],
+        *,
+        identity: str = "",
+        timeout: float = 1.0,
+    ) -> Held:
+        """Claim a name for something that is no session, and has to be the only one of the fleet.
+
+        Args:
+            name: a DNS label.
+            on_lost: called once, with who has the name now, when a newer claim of the same identity
+                was made; with None if another identity turns out to have it. It must not wait.
+            identity: whose it is.
+            timeout: seconds for the directory, and for the server that had the name.
+
+        Returns:
+            the claim, for `release`. Its `epoch` is None while the engine is away.
+
+        Raises:
+            UsageError: it is no name, or the node is not started.
+            NameTaken: another identity has the name.
+            Superseded: a newer claim was made meanwhile.
+        """
+        check_name(name)
+        self._check_started()
+        held = await self._claims.hold(name, on_lost, identity=identity, timeout=timeout)
+        await self._tell_former(held, timeout)
+        return held
+
+    def release(self, held: Held) -> None:
+        """Give up what `hold` has claimed. Harmless if repeated."""
+        self._claims.drop(held)
 
     async def serve(
         self,
@@ -344,7 +328,7 @@ class Node:
         self._check_started()
         header = Header(service, name, 0, timeout, origin, identity)
         async with asyncio.timeout(timeout):
-            return await self._open(header, priority)
+            return await self._finder.open(header, priority)
 
     # The end
 
@@ -359,38 +343,15 @@ class Node:
             grace: seconds. What is left then is closed.
         """
         self._draining = True
-        until = monotonic() + grace
-        order = list(self._here.values())
-        shuffle(order)
-        pause = min(MOST_PACE, grace / 2 / max(1, len(order)))
-        for at, registration in enumerate(order):
-            await asyncio.sleep(max(0.0, until - grace + pause * at - monotonic()))
-            if self._here.get(registration.name) is registration:
-                registration.begin_drain()
-        await self._wait_until_empty(until - monotonic())
-        left = [*self._here.values(), *self._old]
-        if left:
-            logger.warning("%d sessions had not moved when the grace was over", len(left))
-            for registration in left:
-                registration.session.close()
-            await self._wait_until_empty(None)  # each is gone after its `close_timeout`
-
-    async def _wait_until_empty(self, timeout: float | None) -> None:
-        """Wait until no session has a name, or had one."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while self._here or self._old:
-                    self._gone.clear()
-                    await self._gone.wait()
+        await self._holdings.drain(grace)
 
     async def __aenter__(self) -> Self:
-        if self._claims is not None:
+        if self._started:
             raise UsageError("a node's block can be entered once")
         host, port = await self._peers.start(self._host, self._port)
-        place = Place(secrets.token_hex(8), self._advertise or f"{host}:{port}")
-        self._peers.place = place
-        self._claims = Claims(self._directory, place)
-        await self._claims.start()
+        self._peers.place = Place(secrets.token_hex(8), self._advertise or f"{host}:{port}")
+        self._started = True
+        await self._claims.start(self._peers.place)
         return self
 
     async def __aexit__(
@@ -400,218 +361,33 @@ class Node:
         traceback: TracebackType | None,
     ) -> None:
         self._draining = True
-        for registration in [*self._here.values(), *self._old]:
-            registration.remove()
-        for task in self._watching:
-            task.cancel()
-        while self._watching:
-            await asyncio.wait(set(self._watching))
-        for incoming in list(self._incoming):
-            incoming.cancel()
-        if self._claims is not None:
-            await self._claims.close()
+        await self._holdings.close()
+        self._finder.close()
+        await self._claims.close()
         await self._peers.close()
 
-    # Opening
-
-    async def _open(self, header: Header, priority: int) -> Stream:
-        name = header.name
-        gone_at: float | None = None  # since when it is known to be away
-        pause = FIRST_PAUSE
-        until = None if header.remaining is None else monotonic() + header.remaining
-        while True:
-            now = monotonic()
-            if until is not None:
-                rest = max(0.0, until - now)
-                header = Header(header.service, name, 0, rest, header.origin, header.identity)
-            registration = self._here.get(name)
-            if registration is not None and registration.usable:
-                self._check(header, registration)
-                with contextlib.suppress(SessionError):
-                    stream = registration.open(header, priority)
-                    self._opened_here += 1
-                    return stream
-            remembered = self._hints.route(name)
-            away: DirectoryAway | None = None
-            route = remembered
-            if route is None:
-                try:
-                    route = await self._find(name)
-                except DirectoryAway as exc:
-                    away = exc
-            if route is not None and route.place != self.place:
-                try:
-                    stream = await self._ask(route, header, priority)
-                except NotHere:
-                    self._refute(name, route)
-                    if remembered is not None:
-                        continue  # what the directory says may be right
-                else:
-                    self._hints.remember(name, route)
-                    return stream
-            elif (
-                route is None and away is None and gone_at is None and not self._hints.is_away(name)
-            ):
-                raise NameUnknown(f"no session has the name {name}")
-            gone_at = now if gone_at is None else gone_at
-            if now - gone_at >= self._grace:
-                raise away or NameAway(f"the session of {name} is away")
-            await self._wait_for(name, pause)
-            pause = min(2 * pause, MOST_PAUSE)
-
-    async def _find(self, name: str) -> Route | None:
-        self._look_ups += 1
-        return await self._directory.find(name)
-
-    async def _ask(self, route: Route, header: Header, priority: int) -> Stream:
-        """Ask the server of a route for a stream.
-
-        Raises:
-            NotHere: the route is wrong; nothing was sent to the session.
-        """
-        try:
-            session = await self._peers.get(route.place)
-            stream = session.open(priority=priority)
-        except (PeerAway, SessionError) as exc:
-            raise NotHere from exc
-        try:
-            passed = Header(
-                header.service, header.name, 1, header.remaining, header.origin, header.identity
-            )
-            await stream.write(passed.pack())
-            async with asyncio.timeout(VERDICT_TIMEOUT):
-                verdict = (await stream.readexactly(1))[0]
-        except (MuxadoError, asyncio.IncompleteReadError, TimeoutError) as exc:
-            stream.reset(ErrorCode.STREAM_CANCELLED)
-            if isinstance(exc, HeaderError):
-                raise
-            raise NotHere from exc
-        except BaseException:
-            stream.reset(ErrorCode.STREAM_CANCELLED)
-            raise
-        if verdict == Verdict.HERE:
-            self._opened_there += 1
-            return stream
-        stream.close()
-        if verdict == Verdict.UNKNOWN:
-            raise NameUnknown(f"{header.name} has no service {header.service!r}")
-        if verdict == Verdict.REFUSED:
-            raise Refused(f"{header.name} is not to be reached so")
-        raise NotHere
-
-    def _check(self, header: Header, registration: Registration) -> None:
-        """Raise what a caller of this server meets whose stream the session should not have."""
-        verdict = self._judge(header, registration)
-        if verdict == Verdict.UNKNOWN:
-            raise NameUnknown(f"{header.name} has no service {header.service!r}")
-        if verdict == Verdict.REFUSED:
-            raise Refused(f"{header.name} is not to be reached so")
-
-    def _judge(self, header: Header, registration: Registration) -> Verdict:
-        if self._allow is not None and not self._allow(header, registration):
-            return Verdict.REFUSED
-        return Verdict.HERE if registration.has(header.service) else Verdict.UNKNOWN
-
-    # What peers ask for
+    # For the parts
 
     def _arrived(self, stream: Stream) -> None:
         """Take a stream that a peer has opened."""
-        incoming = Incoming(stream, self._take, self._incoming.discard)
-        self._incoming.add(incoming)
-        incoming.start()
-
-    def _take(self, header: Header, line: bytes) -> tuple[Verdict, Stream | None]:
-        """Judge what a peer asks for; with HERE goes the stream to the session."""
-        registration = self._here.get(header.name)
-        if registration is None or not registration.usable:
-            return Verdict.NOT_HERE, None
-        verdict = self._judge(header, registration)
-        if verdict != Verdict.HERE:
-            return verdict, None
-        try:
-            stream = registration.open(header, line=line)
-        except SessionError:
-            return Verdict.NOT_HERE, None
-        self._passed_on += 1
-        return verdict, stream
-
-    def _refute(self, name: str, route: Route) -> None:
-        self._refuted += 1
-        self._hints.refute(name, route)
-
-    # Names that are away
-
-    async def _wait_for(self, name: str, timeout: float) -> None:
-        """Wait until a name comes to this server, but no longer than the timeout."""
-        came = self._came.setdefault(name, asyncio.Event())
-        self._waiters[name] = self._waiters.get(name, 0) + 1
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await came.wait()
-        finally:
-            self._waiters[name] -= 1
-            if came.is_set() or not self._waiters[name]:
-                self._came.pop(name, None)
-            if not self._waiters[name]:
-                del self._waiters[name]
-
-    # Registrations that end
-
-    async def _watch(self, registration: Registration) -> None:
-        """Give a name up when its session ends."""
-        await registration.session.wait_closed()
-        registration.remove()
-
-    def _remove(self, registration: Registration) -> None:
-        self._old.discard(registration)
-        if self._here.get(registration.name) is registration:
-            del self._here[registration.name]
-            self._hints.has_gone(registration.name)
-            if registration.held is not None and self._claims is not None:
-                self._claims.drop(registration.held)
-        self._gone.set()
-
-    async def _let_go(self, registration: Registration) -> None:
-        """Tell a session that does not end by itself that it is not needed any more."""
-        session = registration.session
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LETTING_GO):
-                await session.wait_closed()
-        if not session.closed:
-            session.go_away(409, b"a newer session has the name")
-            await session.shutdown(None)
-
-    def _lost(self, registration: Registration) -> None:
-        """Take note that a newer session has the name of one, on another server."""
-        if self._here.get(registration.name) is registration:
-            del self._here[registration.name]
-            self._hints.has_gone(registration.name)
-            self._retire(registration)
-
-    def _retire(self, registration: Registration) -> None:
-        """Let a session go whose name a newer one has."""
-        if not registration.session.closed:
-            self._old.add(registration)
-        registration.was_replaced()
-        self._begin(self._let_go(registration))
-        self._gone.set()
+        self._finder.arrived(stream)
 
     def _heard_lost(self, name: str, route: Route) -> None:
         """Take note of what a peer tells: that it has a newer session of a name."""
-        if self._claims is not None:
-            self._claims.superseded(name, route)
+        self._claims.superseded(name, route)
         self._hints.remember(name, route)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name="muxado cluster: a registration")
-        self._watching.add(task)
-        task.add_done_callback(self._watching.discard)
+    async def _tell_former(self, held: Held | None, timeout: float) -> None:
+        """Tell the server that had a name until now, and wait until it has let go of it."""
+        before = None if held is None else held.before
+        if held is None or before is None or before.place == self.place or held.epoch is None:
+            return
+        route = Route(self.place, held.epoch, held.identity)
+        await self._peers.tell_lost(held.name, before.place, route, timeout)
 
-    def _check_started(self) -> Claims:
-        if self._claims is None:
+    def _check_started(self) -> None:
+        if not self._started:
             raise UsageError("a node begins with its block: use it with 'async with'")
-        return self._claims
 
 
 def _code_of(exc: ClusterError) -> int:

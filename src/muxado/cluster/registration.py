@@ -22,6 +22,7 @@ class Registration:
         session: the session.
         identity: whose it is, "" if that is not told apart.
         replaced: whether a newer session has the name.
+        ends_session: whether its session ends soon after that.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class Registration:
         on_replaced: Callable[[], object] | None,
         expires: float | None,
         movable: bool,
+        ends_session: bool,
+        on_stream: Callable[[Stream], object] | None,
         remove: Callable[[Registration], None],
     ) -> None:
         """Not for users."""
@@ -43,11 +46,13 @@ class Registration:
         self.session: Session = session
         self.identity: str = identity
         self.replaced: bool = False
+        self.ends_session: bool = ends_session
         self._headers = headers
         self._services = services
         self._drain = drain
         self._on_replaced = on_replaced
         self._movable = movable
+        self._on_stream = on_stream
         self._remove = remove
         self._held: Held | None = None
         self._stack = ExitStack()
@@ -86,6 +91,8 @@ class Registration:
         stream = self.session.open(priority=priority)
         if self._headers:
             stream.write_nowait(line)
+        if self._on_stream is not None:
+            self._on_stream(stream)
         return stream
 
     def remove(self) -> None:
