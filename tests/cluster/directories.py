@@ -14,6 +14,7 @@ from muxado import UsageError
 from muxado.cluster import (
     Directory,
     NameTaken,
+    Note,
     Place,
     Route,
     Superseded,
@@ -160,6 +161,30 @@ async def what_is_no_name_is_refused_at_once(new: NewDirectory) -> None:
         await first.directory.claim(63 * "a")
 
 
+async def notes_are_told_to_all_and_the_newer_one_holds(new: NewDirectory) -> None:
+    async with members(new, 2) as (first, second):
+        old, newer = Note(1, 0, '{"a": 1}'), Note(2, 4_000_000_000, "")
+        await first.directory.note({"client/a": newer, "client/b": old})
+        await second.directory.note({"client/a": old, "client/c": old})
+        wanted = {"client/a": newer, "client/b": old, "client/c": old}
+        for each in (first, second):
+            assert await heard(each.directory, wanted) == wanted
+        async with members(new, 1) as (late,):
+            assert await heard(late.directory, wanted) == wanted
+            await late.directory.note({"client/b": newer})
+            assert await heard(first.directory, {"client/b": newer}) == {"client/b": newer}
+
+
+async def heard(directory: Directory, wanted: dict[str, Note]) -> dict[str, Note]:
+    """Ask for news until all that is wanted has come; return what has."""
+    found: dict[str, Note] = {}
+    async with asyncio.timeout(patience(10)):
+        while found != wanted:
+            found |= await directory.news()
+            await asyncio.sleep(0.01)
+    return found
+
+
 CHECKS: list[Check] = [
     a_claim_is_found_until_it_is_released,
     the_newest_session_wins,
@@ -167,4 +192,5 @@ CHECKS: list[Check] = [
     another_identity_is_refused,
     many_names_do_not_wait_for_each_other,
     what_is_no_name_is_refused_at_once,
+    notes_are_told_to_all_and_the_newer_one_holds,
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .claims import Claims, Held
 from .control import Control, join, welcome
 from .credentials import PeerTLS
-from .directory import Claim, Directory, Lost, Place, Route
+from .directory import Claim, Directory, Lost, Note, Place, Route
 from .errors import (
     ClusterError,
     Denied,
@@ -52,6 +52,7 @@ __all__ = [
     "NameUnknown",
     "Node",
     "NodeStats",
+    "Note",
     "PeerTLS",
     "Place",
     "Refused",

@@ -10,6 +10,10 @@ has an object of its own that makes them.
 - Within one **identity** the newest session wins. A name that another identity holds is refused.
 - What was claimed is **released** by compare-and-delete: only the epoch that was claimed.
 - A claim lasts for the **lease**, and is renewed. A renewal puts back what an engine has lost.
+
+Besides, servers tell each other **notes**: small records that all of them keep. Of two notes with
+one key the newer one holds, everywhere. A server notes what has changed, and asks for the news; what
+an engine has lost is noted again by those who have it.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-__all__ = ["Claim", "Directory", "Lost", "Place", "Route"]
+__all__ = ["Claim", "Directory", "Lost", "Note", "Place", "Route"]
 
 
 class Place(NamedTuple):
@@ -56,6 +60,20 @@ class Claim(NamedTuple):
 
     epoch: int
     before: Route | None
+
+
+class Note(NamedTuple):
+    """A record that all servers keep. Of two, the greater one holds.
+
+    Attributes:
+        stamp: when it was made, in ms, and more than that of the note before it.
+        until: when it can be forgotten, as `time.time` counts; 0 for never.
+        text: what it says, without ends of line; "" that there is nothing any more.
+    """
+
+    stamp: int
+    until: int
+    text: str
 
 
 Lost = Callable[[str, Route], object]
@@ -129,6 +147,22 @@ class Directory(Protocol):
 
     async def find(self, name: str) -> Route | None:
         """Return the route of a name, None if it is not claimed.
+
+        Raises:
+            DirectoryAway: the engine can't be asked now.
+        """
+        ...
+
+    async def note(self, notes: Mapping[str, Note]) -> None:
+        """Tell the other servers of notes, by their keys; those that are not newer do nothing.
+
+        Raises:
+            DirectoryAway: the engine can't be asked now. Some may have been told all the same.
+        """
+        ...
+
+    async def news(self) -> Mapping[str, Note]:
+        """Return the notes that were made, here or elsewhere, since the last call; first all.
 
         Raises:
             DirectoryAway: the engine can't be asked now.

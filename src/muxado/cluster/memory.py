@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from time import time
 
 from ..errors import UsageError
-from .directory import Claim, Lost, Place, Route
+from .directory import Claim, Lost, Note, Place, Route
 from .errors import NameTaken, Superseded
 from .names import check_name
 
@@ -27,6 +27,8 @@ class MemoryDirectory:
         """
         self._routes: dict[str, Route] = {} if shared is None else shared._routes
         self._losers: dict[Place, Lost] = {} if shared is None else shared._losers
+        self._notes: dict[str, Note] = {} if shared is None else shared._notes
+        self._seen: dict[str, Note] = {}
         self._place: Place | None = None
 
     @property
@@ -81,6 +83,16 @@ class MemoryDirectory:
     async def find(self, name: str) -> Route | None:
         """Return the route of a name, None if it is not claimed."""
         return self._routes.get(check_name(name))
+
+    async def note(self, notes: Mapping[str, Note]) -> None:
+        """Tell the other servers of notes. See `Directory.note`."""
+        for key, note in notes.items():
+            self._notes[key] = max(note, self._notes.get(key, note))
+
+    async def news(self) -> Mapping[str, Note]:
+        """Return the notes since the last call. See `Directory.news`."""
+        seen, self._seen = self._seen, dict(self._notes)
+        return {key: note for key, note in self._notes.items() if seen.get(key) != note}
 
     async def close(self) -> None:
         """End; what this server has claimed is forgotten with it. Harmless if repeated."""

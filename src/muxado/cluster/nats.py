@@ -11,6 +11,8 @@ Claims are ordered by the servers' clocks, in ms, and by their ids, since the en
 ask. Where two hold a name all the same (they could not hear each other), a look-up takes the first
 answer; if another one comes within a second, the older server is told of the newer one, and lets
 go.
+
+Notes are published to all servers, which keep them; who connects asks the others for theirs.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ from urllib.parse import urlsplit
 
 from ..errors import UsageError
 from ..extras import needs
-from .directory import Claim, Lost, Place, Route
+from .directory import Claim, Lost, Note, Place, Route
 from .errors import DirectoryAway, NameTaken, Superseded
 from .names import check_name
-from .routes import pack_route, parse_route
+from .routes import pack_notes, pack_route, parse_notes, parse_route
 from .trouble import Trouble
 
 with needs("nats"):
@@ -44,6 +46,7 @@ __all__ = ["NatsDirectory"]
 logger: logging.Logger = logging.getLogger("muxado.cluster")
 
 QUESTION = b"?"
+NO_NOTE = Note(-1, 0, "")
 
 # Seconds for which an answer after the first one shows that two servers hold a name.
 LATE = 1.0
@@ -106,6 +109,8 @@ class NatsDirectory:
         self._questions: dict[str, Question] = {}
         self._announcements: dict[str, asyncio.Event] = {}  # set when they are answered
         self._winners: dict[str, Route] = {}  # who is newer than what is being announced
+        self._notes: dict[str, Note] = {}
+        self._fresh: set[str] = set()  # keys of notes that `news` has not told of yet
         self._numbers = itertools.count()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._trouble = Trouble(",".join(map(_describe, self._servers)))
@@ -198,6 +203,18 @@ class NatsDirectory:
         self._trouble.took(monotonic() - began)
         return route
 
+    async def note(self, notes: Mapping[str, Note]) -> None:
+        """Tell the other servers of notes. See `Directory.note`."""
+        newer = self._learn(notes)
+        for data in pack_notes(newer):
+            await self._publish(f"{self._prefix}.notes", data)
+
+    async def news(self) -> Mapping[str, Note]:
+        """Return the notes since the last call. See `Directory.news`."""
+        self._connected()
+        fresh, self._fresh = self._fresh, set()
+        return {key: self._notes[key] for key in fresh}
+
     async def close(self) -> None:
         """End; what this server has claimed is forgotten with it. Harmless if repeated."""
         for task in self._tasks:
@@ -212,7 +229,7 @@ class NatsDirectory:
         return f"{self._prefix}.name.{check_name(name)}"
 
     def _inbox(self, kind: str, token: str) -> str:
-        """Return where answers go: to a question ("q"), or to the announcement of a name ("a")."""
+        """Return where answers go: to a question ("q"), an announcement ("a"), or with notes ("n")."""
         return f"{self._prefix}.node.{self._check_place().node}.{kind}.{token}"
 
     # What comes
@@ -236,6 +253,9 @@ class NatsDirectory:
         kind, token = message.subject.split(".")[-2:]
         unclaimed = (message.headers or {}).get("Status") == "503"
         route = None if unclaimed else parse_route(message.data)
+        if kind == "n":
+            self._learn(parse_notes(message.data))
+            return
         if kind == "a":
             self._announced(token, route)
             return
@@ -253,6 +273,26 @@ class NatsDirectory:
         else:
             loop.call_later(SETTLING, _settle, first)
         loop.call_later(LATE, self._questions.pop, token, None)
+
+    async def _noted(self, message: Msg) -> None:
+        """Take notes of another server, or tell it of this one's."""
+        if message.data != QUESTION:
+            self._learn(parse_notes(message.data))
+            return
+        now = time()
+        for key, note in list(self._notes.items()):
+            if 0 < note.until < now:
+                del self._notes[key]
+                self._fresh.discard(key)
+        for data in pack_notes(self._notes):
+            await self._publish(message.reply, data)
+
+    def _learn(self, notes: Mapping[str, Note]) -> dict[str, Note]:
+        """Keep the notes that are newer, and return them."""
+        newer = {key: note for key, note in notes.items() if note > self._notes.get(key, NO_NOTE)}
+        self._notes |= newer
+        self._fresh |= newer.keys()
+        return newer
 
     def _announced(self, name: str, route: Route | None) -> None:
         """Take an answer to the announcement of a name: a newer claim, or that one has let go."""
@@ -368,6 +408,8 @@ class NatsDirectory:
         async with asyncio.timeout(self._timeout):
             await client.connect(self._servers, **(options | self._kwds))
             await client.subscribe(self._inbox("*", "*"), cb=self._answered)
+            await client.subscribe(f"{self._prefix}.notes", cb=self._noted)
+            await client.publish(f"{self._prefix}.notes", QUESTION, self._inbox("n", "-"))
             await client.flush()
 
     def _reason(self, exc: Exception) -> str:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from ..errors import UsageError
 from ..extras import needs
-from .directory import Claim, Lost, Place, Route
+from .directory import Claim, Lost, Note, Place, Route
 from .errors import DirectoryAway, NameTaken, Superseded
 from .names import check_name
 from .routes import parse_route
@@ -80,7 +80,48 @@ local mine = ARGV[1] .. ' ' .. ARGV[2] .. ' '
 if held and string.sub(held, 1, #mine) == mine then return redis.call('DEL', KEYS[1]) end
 return 0
 """
-SCRIPTS = (CLAIM, RENEW, RELEASE)
+# Notes are a hash by key, "STAMP UNTIL TEXT"; one sorted set orders the keys by change, one by end.
+# Changes are counted from the time on, so that the numbers of an engine that was emptied go on.
+NOTE = """
+local now = redis.call('TIME')
+redis.call('SET', KEYS[4], string.format('%.0f', now[1] * 1000000 + now[2]), 'NX')
+for i = 1, #ARGV, 3 do
+    local key, stamp, rest = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
+    local held = redis.call('HGET', KEYS[1], key)
+    local last = held and tonumber(string.match(held, '^%d+')) or -1
+    local text = held and string.match(held, '^%d+ (.*)$')
+    if stamp > last or (stamp == last and rest > text) then
+        redis.call('HSET', KEYS[1], key, ARGV[i + 1] .. ' ' .. rest)
+        redis.call('ZADD', KEYS[2], redis.call('INCR', KEYS[4]), key)
+        local ends = tonumber(string.match(rest, '^%d+'))
+        if ends > 0 then
+            redis.call('ZADD', KEYS[3], ends, key)
+        else
+            redis.call('ZREM', KEYS[3], key)
+        end
+    end
+end
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now[1], 'LIMIT', 0, 20)) do
+    redis.call('HDEL', KEYS[1], key)
+    redis.call('ZREM', KEYS[2], key)
+    redis.call('ZREM', KEYS[3], key)
+end
+return 0
+"""
+NEWS = """
+local last = redis.call('GET', KEYS[3]) or ARGV[1]
+local news = {last}
+if last == ARGV[1] then return news end
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. ARGV[1], '+inf')) do
+    local held = redis.call('HGET', KEYS[1], key)
+    if held then
+        table.insert(news, key)
+        table.insert(news, held)
+    end
+end
+return news
+"""
+SCRIPTS = (CLAIM, RENEW, RELEASE, NOTE, NEWS)
 
 
 class Command(NamedTuple):
@@ -94,7 +135,8 @@ class RedisDirectory:
     """A directory in one Redis or Valkey, from version 5 on. See `Directory`.
 
     A server that is a replica, or out of memory, is read but takes no claims; they wait. What its
-    user needs with ACLs: ``~muxado:* +get +set +del +pexpire +time +evalsha +script|load +ping``.
+    user needs with ACLs: ``~muxado:* +get +set +del +pexpire +time +evalsha +script|load +ping +incr
+    +hget +hset +hdel +zadd +zrem +zrangebyscore``.
     Redis Cluster is not supported: use one server, or Sentinel by `redis=`.
     """
 
@@ -142,6 +184,10 @@ class RedisDirectory:
         self._lease = lease
         self._timeout = timeout
         self._prefix = f"{prefix}name:"
+        self._notes = [f"{prefix}{each}" for each in ("notes", "notes:order", "notes:ends", "news")]
+        self._heard = 0  # the number of the last change of a note that was heard of
+        self._known: dict[str, Note] = {}
+        self._may_lack_notes = False
         self._place: Place | None = None
         self._returned: Callable[[], object] = lambda: None
         self._commands: list[Command] = []
@@ -211,6 +257,32 @@ class RedisDirectory:
         """Return the route of a name, None if it is not claimed. See `Directory.find`."""
         return parse_route(await self._ask("GET", self._key(name)))
 
+    async def note(self, notes: Mapping[str, Note]) -> None:
+        """Tell the other servers of notes. See `Directory.note`."""
+        self._known |= {key: note for key, note in notes.items() if self._is_newer(key, note)}
+        keys = list(notes)
+        for at in range(0, len(keys), BATCH):
+            words: list[str | int] = []
+            for key in keys[at : at + BATCH]:
+                note = notes[key]
+                words += [key, note.stamp, f"{note.until} {note.text}"]
+            await self._change(NOTE, len(self._notes), *self._notes, *words)
+
+    async def news(self) -> Mapping[str, Note]:
+        """Return the notes since the last call. See `Directory.news`."""
+        if self._may_lack_notes:
+            await self.note(self._known)
+            self._may_lack_notes = False
+        numbers, order, _, count = self._notes
+        last, *found = await self._change(NEWS, 3, numbers, order, count, self._heard)
+        self._heard = int(last)
+        news = {}
+        for key, value in zip(found[::2], found[1::2], strict=True):
+            stamp, until, text = value.decode().split(" ", 2)
+            news[key.decode()] = Note(int(stamp), int(until), text)
+        self._known |= {key: note for key, note in news.items() if self._is_newer(key, note)}
+        return news
+
     async def close(self) -> None:
         """End, and release nothing: leases run out by themselves. Harmless if repeated."""
         task, self._task = self._task, None
@@ -221,6 +293,9 @@ class RedisDirectory:
         self._connected = False
         self._fail("the directory is closed")
         await self._redis.aclose()
+
+    def _is_newer(self, key: str, note: Note) -> bool:
+        return key not in self._known or note > self._known[key]
 
     # Asking
 
@@ -314,6 +389,7 @@ class RedisDirectory:
             self._lose(exc)
             return
         self._connected = True
+        self._may_lack_notes = True
         if not self._refuses_changes:
             self._trouble.ends()
         self._returned()
