@@ -116,7 +116,7 @@ class Redis(Engine):
         return [*where, "--save", "", "--appendonly", "no", "--dir", str(self.folder)]
 
     def directory(self, **options: Any) -> Directory:
-        return RedisDirectory(options.pop("url", self.url), **options)
+        return RedisDirectory(options.pop("url", self.url), **({"timeout": patience(2)} | options))
 
     async def tell(self, *words: str | int) -> Any:
         """Give it a command."""
@@ -139,7 +139,7 @@ class Nats(Engine):
 
     def directory(self, **options: Any) -> Directory:
         options.pop("lease", None)
-        return NatsDirectory(options.pop("url", self.url), **options)
+        return NatsDirectory(options.pop("url", self.url), **({"timeout": patience(2)} | options))
 
     async def client(self) -> Client:
         return await nats.connect(self.url, allow_reconnect=False)

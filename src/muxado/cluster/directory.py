@@ -12,8 +12,8 @@ has an object of its own that makes them.
 - A claim lasts for the **lease**, and is renewed. A renewal puts back what an engine has lost.
 
 Besides, servers tell each other **notes**: small records that all of them keep. Of two notes with
-one key the newer one holds, everywhere. A server notes what has changed, and asks for the news; what
-an engine has lost is noted again by those who have it.
+one key the newer one holds, everywhere. A server notes what has changed, and asks for the news;
+what an engine has lost is noted again by those who have it.
 """
 
 from __future__ import annotations

@@ -229,7 +229,7 @@ class NatsDirectory:
         return f"{self._prefix}.name.{check_name(name)}"
 
     def _inbox(self, kind: str, token: str) -> str:
-        """Return where answers go: to a question ("q"), an announcement ("a"), or with notes ("n")."""
+        """Return where answers go: to a question (q), an announcement (a), or with notes (n)."""
         return f"{self._prefix}.node.{self._check_place().node}.{kind}.{token}"
 
     # What comes

@@ -135,8 +135,8 @@ class RedisDirectory:
     """A directory in one Redis or Valkey, from version 5 on. See `Directory`.
 
     A server that is a replica, or out of memory, is read but takes no claims; they wait. What its
-    user needs with ACLs: ``~muxado:* +get +set +del +pexpire +time +evalsha +script|load +ping +incr
-    +hget +hset +hdel +zadd +zrem +zrangebyscore``.
+    user needs with ACLs: ``~muxado:* +get +set +del +pexpire +time +evalsha +script|load +ping
+    +incr +hget +hset +hdel +zadd +zrem +zrangebyscore``.
     Redis Cluster is not supported: use one server, or Sentinel by `redis=`.
     """
 
