@@ -6,6 +6,13 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTEST := $(BIN)/python -m pytest
 # Most tests wait for something: two at a time take half as long.
 SIDE_BY_SIDE := -n 2 --dist worksteal
+# Another build or another Python changes neither what a loop does nor how two front ends meet:
+# `make test` has tried uvloop and every pairing, the others try each front end with itself.
+# With ALIKE= they run everything.
+ALIKE := -k 'not uvloop and not asyncio-sync and not asyncio-trio and not sync-asyncio \
+	and not sync-trio and not trio-asyncio and not trio-sync'
+# The groups of dependencies that the tests need.
+GROUPS := --group test --group adapters --group check
 SECONDS ?= 600
 SEED ?= 1
 TESTS ?= tests
@@ -24,7 +31,7 @@ help: ## list the commands
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[cli,trio,uvloop]' --group test --group adapters --group check
+	$(BIN)/python -m pip install --quiet --editable '.[cli,trio,uvloop]' $(GROUPS)
 	@touch $@
 
 demo: $(VENV)/demo ## run requests, transfers and pings on real sockets, and measure them
@@ -38,20 +45,22 @@ $(VENV)/demo: pyproject.toml
 	@touch $@
 
 test: $(VENV)/installed ## run the tests
-	$(PYTEST) $(SIDE_BY_SIDE) $(TESTS)
+	$(PYTEST) $(SIDE_BY_SIDE) $(SELECT) $(TESTS)
 
-test-pythons: ## run the front ends' contract on the other installed Pythons (3.12, 3.13)
+test-pythons: ## run the front ends' tests on the other installed Pythons (3.12, 3.13)
 	@for version in $(PYTHONS); do \
 		python=$$(sh tools/find-python $$version) || { echo "Python $$version: not installed"; continue; }; \
 		echo "Python $$version: $$python"; \
 		$(MAKE) --no-print-directory test PYTHON=$$python VENV=.venv-$$version \
-			TESTS='tests/asyncio tests/contract tests/reliability/test_closing.py' || exit 1; \
+			GROUPS='--group test --group adapters' SELECT="$(ALIKE)" \
+			TESTS='tests/contract tests/asyncio tests/sync tests/trio tests/reliability/test_closing.py' \
+			|| exit 1; \
 	done
 
 test-compiled: .venv-compiled/installed ## run the tests against the compiled core
-	MUXADO_BUILD=compiled .venv-compiled/bin/python -m pytest $(SIDE_BY_SIDE) tests
+	MUXADO_BUILD=compiled .venv-compiled/bin/python -m pytest $(SIDE_BY_SIDE) $(ALIKE) $(TESTS)
 
-.venv-compiled/installed: pyproject.toml $(wildcard src/muxado/*.py src/muxado/*/*.py)
+.venv-compiled/installed: pyproject.toml README.md $(wildcard src/muxado/*.py src/muxado/*/*.py)
 	$(PYTHON) -m venv --clear .venv-compiled
 	.venv-compiled/bin/python -m pip install --quiet --upgrade pip build
 	rm -rf .venv-compiled/dist
@@ -67,7 +76,7 @@ examples: $(VENV)/installed ## run every example
 	done
 
 interop: $(VENV)/installed ## run the tests against live Go peers (needs the Go toolchain)
-	MUXADO_REQUIRE_GO=1 $(PYTEST) interop
+	MUXADO_REQUIRE_GO=1 $(PYTEST) $(SIDE_BY_SIDE) interop
 
 soak: $(VENV)/installed ## mixed traffic over a bad line, half of the time on each loop (SECONDS=600, SEED=1)
 	$(PYTEST) -m slow tests/hostile
@@ -114,7 +123,7 @@ instructions: $(VENV)/installed $(COMPILED) ## count machine instructions a requ
 trips: $(VENV)/installed ## count the calls and the changes of file of everyday trips through the core
 	$(BIN)/python tools/trips.py $(ARGS)
 
-dist: ## build the sdist, the pure and the compiled wheel, and test each as installed (TESTS=...)
+dist: .venv-compiled/installed ## build the sdist, the pure and the compiled wheel, and test each as installed (TESTS=...)
 	PYTHON=$(PYTHON) TESTS='$(TESTS)' sh tools/dist
 
 wheels: ## build and test the compiled wheels of this machine's system (Linux: needs docker)

@@ -288,6 +288,7 @@ def test_a_handler_that_raises_does_not_affect_other_streams(
         assert good.exchange(b"after") == b"after"
     (record,) = [entry for entry in caplog.records if entry.levelno >= logging.ERROR]
     assert record.name == "muxado"
+    assert f"stream {bad.id}" in record.getMessage()
     assert "ZeroDivisionError: on request" in caplog.text
 
 
