@@ -27,7 +27,7 @@ BEYOND_FLOATS = 10**400
 WRONG: list[tuple[str, object]] = [
     *((name, value) for name in WHOLE for value in (-1, True, 1.0, "1", math.inf)),
     *((name, None) for name in WHOLE if name != "initial_window"),
-    *(("wire", value) for value in ("", "muxado", "smux-v1", 2, None)),
+    *(("wire", value) for value in ("", "muxado", "smux", 2, None)),
     *((name, 0) for name in WHOLE if name != "max_incoming_streams"),
     ("initial_window", 2**31),
     *((name, value) for name in TIMES + PINGS for value in (0, 0.0, -1, -math.inf)),

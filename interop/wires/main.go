@@ -39,7 +39,7 @@ type options struct {
 
 func main() {
 	o := new(options)
-	flag.StringVar(&o.library, "library", "", "hashicorp, libp2p or smux")
+	flag.StringVar(&o.library, "library", "", "hashicorp, libp2p, smux-v1 or smux-v2")
 	flag.StringVar(&o.role, "role", "", "client or server; does not depend on who dials")
 	flag.StringVar(&o.listen, "listen", "", "`address` to take one TCP connection on")
 	flag.StringVar(&o.dial, "dial", "", "`address` to make the TCP connection to")

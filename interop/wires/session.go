@@ -41,10 +41,12 @@ func newSession(o *options, conn net.Conn) (session, error) {
 		return newHashicorp(o, conn)
 	case "libp2p":
 		return newLibp2p(o, conn)
-	case "smux":
-		return newSmux(o, conn)
+	case "smux-v1":
+		return newSmux(o, conn, 1)
+	case "smux-v2":
+		return newSmux(o, conn, 2)
 	}
-	return nil, errors.New("-library is hashicorp, libp2p or smux")
+	return nil, errors.New("-library is hashicorp, libp2p, smux-v1 or smux-v2")
 }
 
 // hashicorp/yamux
@@ -145,9 +147,9 @@ func (s libp2pStream) Number() uint32         { return s.StreamID() }
 type smuxSession struct{ *smux.Session }
 type smuxStream struct{ *smux.Stream }
 
-func newSmux(o *options, conn net.Conn) (session, error) {
+func newSmux(o *options, conn net.Conn, version int) (session, error) {
 	config := smux.DefaultConfig()
-	config.Version = 2
+	config.Version = version
 	if o.window != 0 {
 		config.MaxStreamBuffer = int(o.window)
 	}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .errors import ConfigError
-from .wire import FORMATS, TYPES_FIRST, Rules
+from .wire import FORMATS, NO_WINDOW, TYPES_FIRST, Rules
 
 __all__ = ["Config"]
 
@@ -24,12 +24,13 @@ class Config:
     ends (docs/protocol.md sections 6 and 10); each side may set the others as it likes.
 
     Attributes:
-        wire: the format of what travels: "muxado-v2", "muxado-v1", "yamux" or "smux-v2"; for
-            servers "auto" too, which takes the format of each client's first bytes.
+        wire: the format of what travels: "muxado-v2", "muxado-v1", "yamux", "smux-v2" or
+            "smux-v1"; for servers "auto" too, which takes the format of each client's first bytes.
         initial_window: bytes that each side may send on a new stream before it is
             granted more. Go calls it ``MaxWindowSize``; both ends must agree. None stands for
             what the wire has by default, 256 KiB on muxado v2; the other wires have one that
-            can't be chosen. A session's own `config` has the number.
+            can't be chosen. A session's own `config` has the number, None where streams have no
+            window (smux v1).
         max_window: bytes, the most credit that one stream is ever given.
         max_receive_memory: bytes received and not yet read, over the whole session, including
             those that a waiting reader holds. A DATA frame that would exceed it resets its own
@@ -136,9 +137,9 @@ class Config:
         """Raise `ConfigError` if the wire can't have what is asked for."""
         window = self.initial_window
         if not rules.agreed_window and window not in (None, rules.first_window):
+            fixed = "absent" if rules.first_window == NO_WINDOW else f"always {rules.first_window}"
             raise ConfigError(
-                f"Config.initial_window is always {rules.first_window} on the wire of {rules.name}:"
-                " leave it out"
+                f"Config.initial_window is {fixed} on the wire of {rules.name}: leave it out"
             )
         if self.typed and rules.types != TYPES_FIRST:
             raise ConfigError(
@@ -157,7 +158,7 @@ def in_force(config: Config, wire: str) -> Config:
     rules = FORMATS[wire].rules
     window = config.initial_window
     if window is None or not rules.agreed_window:
-        window = rules.first_window
+        window = rules.first_window if rules.first_window != NO_WINDOW else None
     typed = config.typed and rules.types == TYPES_FIRST
     return replace(config, wire=wire, initial_window=window, typed=typed)
 

@@ -30,8 +30,8 @@ def yamux(kind: int, flags: int, stream_id: int, length: int = 0) -> bytes:
     return struct.pack(">HHII", kind, flags, stream_id, length)
 
 
-def smux(command: int, stream_id: int, body: bytes = b"") -> bytes:
-    return struct.pack("<BBHI", 2, command, len(body), stream_id) + body
+def smux(command: int, stream_id: int, body: bytes = b"", version: int = 2) -> bytes:
+    return struct.pack("<BBHI", version, command, len(body), stream_id) + body
 
 
 # Every wire
@@ -315,6 +315,22 @@ def test_smux_credit_is_a_total() -> None:
     assert core.reason.code == ErrorCode.FLOW_CONTROL_ERROR
 
 
+def test_smux_v1_lets_any_number_of_bytes_out_and_in_on_a_stream() -> None:
+    core = session("smux-v1", client=True)
+    stream = core.open()
+    stream.write(bytes(3_000_000))
+    out = b"".join(iter(lambda: said(core), b""))
+    assert sum(frame.length for frame in read_frames([out], FORMATS["smux-v1"])) == 3_000_000
+    core.receive_data(smux(2, 3, bytes(65535), version=1) * 50, NOW)
+    assert stream.unread() == 50 * 65535
+    while stream.read(1 << 20):
+        assert said(core) == b""  # nothing is granted, as nothing was spent
+    assert (stream.bytes_sent, stream.bytes_received) == (3_000_000, 50 * 65535)
+    assert core.config.initial_window is None
+    with pytest.raises(UsageError, match="absent"):
+        Config(wire="smux-v1", initial_window=1 << 16)
+
+
 def test_smux_a_second_syn_changes_nothing() -> None:
     core = session("smux-v2")
     core.receive_data(smux(0, 3) + smux(2, 3, b"data") + smux(0, 3), NOW)
@@ -343,7 +359,7 @@ def test_a_server_takes_the_wire_of_its_client(wire: str, cut: object) -> None:
     assert far is not None
     assert far.read(100) == b"hello"
     assert pair.server.config.wire == wire
-    assert pair.server.config.initial_window == FORMATS[wire].rules.first_window
+    assert pair.server.config.initial_window == pair.client.config.initial_window
     back = pair.server.open()
     back.write(b"back")
     pair.run()

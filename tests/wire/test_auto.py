@@ -13,6 +13,7 @@ FIRST = {
     "muxado-v2": ["data-syn-empty", "data-syn-hello", "data-typed-stream-open"],
     "muxado-v1": ["syn-plain", "syn-priority", "syn-type", "syn-priority-type", "syn-heartbeat"],
     "yamux": ["window-syn-open", "window-syn-open-1mib", "data-syn", "ping-syn-0"],
+    "smux-v1": ["syn-client-first", "nop"],
     "smux-v2": ["syn-client-first", "nop"],
 }
 GOLDEN = [

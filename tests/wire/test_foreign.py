@@ -58,7 +58,7 @@ FIRST_FRAMES = {
     "smux-v2": ("syn-client-first", "syn-server-first", "syn-max-id", "nop"),
     "muxado-v1": ("syn-", "goaway-"),
 }
-NAMES = {"yamux": "yamux", "smux-v1": "smux", "smux-v2": "smux", "muxado-v1": "muxado v1"}
+NAMES = {"yamux": "yamux", "smux-v1": "smux v1", "smux-v2": "smux v2", "muxado-v1": "muxado v1"}
 
 
 def is_opening(vector: Vector, protocol: str) -> bool:

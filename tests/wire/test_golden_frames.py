@@ -29,7 +29,7 @@ from ..core.pair import byte_by_byte
 from ..frames import Frame, FrameReader, cut_at, read_frames
 from ..golden import Vector, vectors
 
-WIRES = ("muxado-v1", "yamux", "smux-v2")
+WIRES = ("muxado-v1", "yamux", "smux-v1", "smux-v2")
 
 # What Go refuses by a frame's own bytes; the rest of what is not valid is out of place only.
 REFUSED = {
@@ -49,6 +49,15 @@ REFUSED = {
         "version-1": ErrorCode.PROTOCOL_ERROR,
         "type-4": ErrorCode.PROTOCOL_ERROR,
         "type-255": ErrorCode.PROTOCOL_ERROR,
+    },
+    "smux-v1": {
+        "other-version": ErrorCode.PROTOCOL_ERROR,
+        "version-0": ErrorCode.PROTOCOL_ERROR,
+        "cmd-5": ErrorCode.PROTOCOL_ERROR,
+        "upd-in-v1": ErrorCode.PROTOCOL_ERROR,
+        "syn-with-length": ErrorCode.FRAME_SIZE_ERROR,
+        "fin-with-length": ErrorCode.FRAME_SIZE_ERROR,
+        "nop-with-length": ErrorCode.FRAME_SIZE_ERROR,
     },
     "smux-v2": {
         "other-version": ErrorCode.PROTOCOL_ERROR,

@@ -10,12 +10,13 @@ by its first bytes, `foreign` names other protocols by theirs, for error message
 from .codec import Decoder, Encoder, WireFormat
 from .formats import FORMATS, name_of
 from .muxado_v2 import MUXADO_V2
-from .rules import NO_PINGS, TYPES_FIRST, TYPES_IN_SYN, Rules
+from .rules import NO_PINGS, NO_WINDOW, TYPES_FIRST, TYPES_IN_SYN, Rules
 
 __all__ = [
     "FORMATS",
     "MUXADO_V2",
     "NO_PINGS",
+    "NO_WINDOW",
     "TYPES_FIRST",
     "TYPES_IN_SYN",
     "Decoder",

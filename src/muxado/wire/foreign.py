@@ -43,9 +43,9 @@ def recognise(data: bytes, own: str = "muxado v2") -> str:
     name = _multiplexer(data)
     if not name and _TEXT.match(data):
         return f"the peer sent text, which a program may have printed: {data[:60]!r}"
-    if not name or name == own or (name == "smux" and own.startswith(name)):
+    if not name or name == own:
         return ""
-    wire = name.replace(" ", "-") if name != "smux" else f"smux-v{data[0]}"
+    wire = name.replace(" ", "-")
     hint = f": see Config(wire={wire!r})" if wire in FORMATS else ""
     return f"the peer speaks {name}, not {own}{hint}"
 
@@ -61,7 +61,7 @@ def _multiplexer(data: bytes) -> str:
     if _is_muxado_v1(data):
         return "muxado v1"
     if data[0] in (1, 2) and data[1] <= 4:
-        return "smux"
+        return f"smux v{data[0]}"
     # DATA that is not long, of one of the first streams.
     if data[0] == 0 and 0x10 <= data[3] <= 0x13 and 0 < stream_id < 0x10000:
         return "muxado v2"

@@ -7,7 +7,7 @@ from typing import Final
 from .codec import WireFormat
 from .muxado_v1 import MUXADO_V1
 from .muxado_v2 import MUXADO_V2
-from .smux import SMUX_V2
+from .smux import SMUX_V1, SMUX_V2
 from .yamux import YAMUX
 
 FORMATS: Final[dict[str, WireFormat]] = {
@@ -15,6 +15,7 @@ FORMATS: Final[dict[str, WireFormat]] = {
     "muxado-v1": MUXADO_V1,
     "yamux": YAMUX,
     "smux-v2": SMUX_V2,
+    "smux-v1": SMUX_V1,
 }
 
 

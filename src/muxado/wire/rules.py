@@ -17,6 +17,9 @@ NO_PINGS: Final = 0
 PING_DRAWS_RESET: Final = 1  # empty DATA on an id that no stream has
 PING_FRAMES: Final = 2  # a frame of its own, whose answer is one too
 
+# The first window where nothing but the transport bounds what is sent on a stream.
+NO_WINDOW: Final = 1 << 60
+
 
 class Rules:
     """The rules of one format.
@@ -29,7 +32,7 @@ class Rules:
         first_server_id: the same for a server.
         last_id: the largest stream id there is.
         max_data: the longest DATA payload, in bytes.
-        first_window: bytes that either side may send on a new stream.
+        first_window: bytes that either side may send on a new stream, or NO_WINDOW.
         agreed_window: whether both ends may agree on another first window.
         total_credit: whether credit is told as a total (WINDOW), not as an increment.
         opens_apart: whether a stream is opened by a frame of its own, before any data and in the

@@ -8,7 +8,8 @@ A frame is an 8-byte header, all little-endian, and a payload::
     +--------------+--------------+--------------+-----------+
 
 There is no acknowledgement, no refusal, no reset, no ping with an answer and no word for the
-session's end. Version 2 has credit for each stream, told as a total.
+session's end. Version 2 has credit for each stream, told as a total; in version 1 only the
+transport holds a sender back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Final
 
 from ..errors import ErrorCode
 from .codec import DATA, NEED_MORE, WINDOW, Decoder, Encoder, WireFormat, check_field
-from .rules import NO_PINGS, Rules
+from .rules import NO_PINGS, NO_WINDOW, Rules
 
 HEADER_SIZE: Final = 8
 MAX_LENGTH: Final = 0xFFFF
@@ -135,6 +136,15 @@ class SmuxDecoder(Decoder):
             return DATA
 
 
+class SmuxV1Decoder(SmuxDecoder):
+    """Parses frames of smux version 1."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
 class SmuxV2Decoder(SmuxDecoder):
     """Parses frames of smux version 2."""
 
@@ -144,13 +154,14 @@ class SmuxV2Decoder(SmuxDecoder):
         super().__init__(2)
 
 
-SMUX_V2: Final = WireFormat(
-    Rules(
-        name="smux v2",
+def _rules(version: int, first_window: int) -> Rules:
+    return Rules(
+        name=f"smux v{version}",
         first_client_id=3,
         first_server_id=2,
         last_id=MAX_ID,
         max_data=MAX_LENGTH,
+        first_window=first_window,
         agreed_window=False,
         total_credit=True,
         opens_apart=True,
@@ -164,7 +175,8 @@ SMUX_V2: Final = WireFormat(
         go_away=False,
         go_away_text=False,
         end_is_close=True,
-    ),
-    SmuxEncoder(2),
-    SmuxV2Decoder,
-)
+    )
+
+
+SMUX_V1: Final = WireFormat(_rules(1, NO_WINDOW), SmuxEncoder(1), SmuxV1Decoder)
+SMUX_V2: Final = WireFormat(_rules(2, 256 * 1024), SmuxEncoder(2), SmuxV2Decoder)
