@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -84,6 +85,23 @@ class Transcript:
         if plain is not None:
             return [bytes.fromhex(plain)]
         return [_segment(segment) for segment in self.entry[f"{direction}_segments"]]
+
+    def turns(self, direction: str) -> list[bytes]:
+        """Return the same in other parts: between two of them the other side said something."""
+        data = b"".join(self.parts(direction))
+        arrow = "c>s" if direction == "client_to_server" else "s>c"
+        turns = []
+        begun = at = 0
+        for event in self.entry["timeline"]:
+            length = re.search(r" len=(\d+)", event)
+            if event.startswith(arrow) and length is not None:
+                at += 8 + (8 if " GOAWAY " in event else int(length[1]))  # v1's says another length
+            elif at > begun:
+                turns.append(data[begun:at])
+                begun = at
+        turns.append(data[begun:])
+        assert at == len(data)
+        return [turn for turn in turns if turn]
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
 from muxado.errors import ErrorCode, MuxadoError, SessionClosed, StreamRefused
-from muxado.wire import MUXADO_V2
+from muxado.wire import FORMATS, MUXADO_V2, TYPES_FIRST
 from muxado.wire.codec import BAD_FRAME, DATA, GO_AWAY, RESET
 from tests import inside
 
@@ -38,6 +38,7 @@ class Script:
         requests: what the opener writes, by stream id.
         answers: what the acceptor writes once it has the whole request.
         types: the streams' types, if the session is typed.
+        priorities: the streams' priorities, where the wire tells them.
         opened_by_client: which end opens the streams.
         half_close: the opener says FIN behind its request, and the acceptor waits for it.
         refused: the streams for which the accept queue has no room.
@@ -45,20 +46,33 @@ class Script:
             closes it once it has all requests, and lets the streams be.
         drain: the acceptor says GOAWAY before it answers.
         backlog: how many streams may wait to be accepted.
+        wire: what was spoken.
     """
 
     requests: dict[int, bytes]
     answers: dict[int, bytes]
     types: dict[int, int] = field(default_factory=dict)
+    priorities: dict[int, int] = field(default_factory=dict)
     opened_by_client: bool = True
     half_close: bool = False
     refused: frozenset[int] = frozenset()
     closed_by_opener: bool = True
     drain: bool = False
     backlog: int = 1024
+    wire: str = "muxado-v2"
 
     def config(self) -> Config:
-        return Config(typed=bool(self.types), accept_backlog=self.backlog)
+        typed = bool(self.types) and self.types_are_data
+        return Config(wire=self.wire, typed=typed, accept_backlog=self.backlog)
+
+    @property
+    def types_are_data(self) -> bool:
+        """Whether a type is a stream's first bytes."""
+        return FORMATS[self.wire].rules.types == TYPES_FIRST
+
+    def type_of(self, stream_id: int) -> int | None:
+        """Return the type that a stream should have."""
+        return self.types.get(stream_id, None if self.types_are_data else 0)
 
 
 # What each description says.
@@ -94,6 +108,24 @@ SCRIPTS = {
         requests={3: b"open"}, answers={3: b"after goaway"}, closed_by_opener=False, drain=True
     ),
 }
+
+# The same of the first generation, but for its heartbeats, which no application sees.
+SCRIPTS_V1 = {
+    "open-echo-close": SCRIPTS["open-echo-close"],
+    "typed-priority-streams": Script(
+        requests=dict.fromkeys((3, 5, 7), b"data"),
+        answers={3: b"00000001:data", 5: b"01020304:data", 7: b"fffffefe:data"},
+        types={3: 1, 5: 0x01020304, 7: 0xFFFFFEFE},
+        priorities={5: 1, 7: 2},
+    ),
+    "flow-control-1mib": SCRIPTS["flow-control-1mib"],
+    "close-with-open-streams": SCRIPTS["close-with-open-streams"],
+    "goaway-graceful-go-bug": replace(
+        SCRIPTS["goaway-graceful-go-bug"],
+        answers={3: b"after goaway, 32 bytes of text.."},
+    ),
+}
+SCRIPTS_V1 = {name: replace(script, wire="muxado-v1") for name, script in SCRIPTS_V1.items()}
 
 
 class App:
@@ -144,6 +176,7 @@ class Opener(App):
         super().__init__(core, script)
         for stream_id, request in script.requests.items():
             stream = core.open(type=script.types.get(stream_id))
+            stream.set_priority(script.priorities.get(stream_id, 0))
             assert stream.stream_id == stream_id
             stream.write(request)
             if script.half_close:
@@ -171,7 +204,8 @@ class Acceptor(App):
             return
         if len(self.read) < len(script.requests) - len(script.refused):
             while stream := self.core.accept():
-                assert stream.type == script.types.get(stream.stream_id)
+                assert stream.type == script.type_of(stream.stream_id)
+                assert (stream.peer_priority or 0) == script.priorities.get(stream.stream_id, 0)
                 self.add(stream)
         for stream in list(self.streams):
             self.take_all(stream)
@@ -201,14 +235,18 @@ class Acceptor(App):
 class Replay:
     """One end of a transcript: our core with its application, fed what the other end sent."""
 
-    def __init__(self, scenario: str, client: bool) -> None:
-        script = SCRIPTS[scenario]
+    def __init__(self, scenario: str, client: bool, generation: str = "v2") -> None:
+        script = (SCRIPTS if generation == "v2" else SCRIPTS_V1)[scenario]
+        self.script = script
         self.core = CoreSession(client=client, config=script.config(), now=NOW)
         self.opens = client == script.opened_by_client
         self.app: App = Opener(self.core, script) if self.opens else Acceptor(self.core, script)
-        self.sent = FrameReader()
+        self.sent = FrameReader(FORMATS[script.wire])
         direction = "server_to_client" if client else "client_to_server"
-        self.parts = transcript(scenario).parts(direction)
+        recorded = transcript(scenario, generation)
+        # Go's v1 answers a second FIN by a RST, which must not come before the first one.
+        v1 = generation == "v1"
+        self.parts = recorded.turns(direction) if v1 else recorded.parts(direction)
         self.flush()
 
     def run(self, cut: Cut) -> None:
@@ -264,9 +302,9 @@ class Replay:
         return {f.stream_id: f.code for f in self.sent.frames if f.kind == RESET}
 
 
-def check(replay: Replay, scenario: str) -> None:
+def check(replay: Replay) -> None:
     """Check that the application got what it should, and said what it should."""
-    script = SCRIPTS[scenario]
+    script = replay.script
     core = replay.core
     assert core.reason is not None
     assert core.reason.clean, core.reason
@@ -318,10 +356,15 @@ def check_acceptor(replay: Replay, script: Script) -> None:
 
 def prefix(script: Script, stream_id: int) -> bytes:
     """Return the type bytes that go before a stream's data."""
-    return script.types[stream_id].to_bytes(4, "big") if script.types else b""
+    if not (script.types and script.types_are_data):
+        return b""
+    return script.types[stream_id].to_bytes(4, "big")
 
 
-each_scenario = pytest.mark.parametrize("scenario", SCRIPTS)
+each_scenario = pytest.mark.parametrize(
+    ("generation", "scenario"),
+    [("v2", scenario) for scenario in SCRIPTS] + [("v1", scenario) for scenario in SCRIPTS_V1],
+)
 each_end = pytest.mark.parametrize("client", [True, False], ids=["as-client", "as-server"])
 
 
@@ -332,8 +375,8 @@ def short_of(scenario: str) -> Cut:
 
 @pytest.mark.parametrize("direction", ["client_to_server", "server_to_client"])
 @each_scenario
-def test_the_golden_bytes_are_intact(scenario: str, direction: str) -> None:
-    recorded = transcript(scenario)
+def test_the_golden_bytes_are_intact(generation: str, scenario: str, direction: str) -> None:
+    recorded = transcript(scenario, generation)
     data = b"".join(recorded.parts(direction))
     assert len(data) == recorded.entry[f"{direction}_len"]
     assert hashlib.sha256(data).hexdigest() == recorded.entry[f"{direction}_sha256"]
@@ -341,30 +384,30 @@ def test_the_golden_bytes_are_intact(scenario: str, direction: str) -> None:
 
 @each_end
 @each_scenario
-def test_in_long_reads(scenario: str, client: bool) -> None:
-    replay = Replay(scenario, client)
+def test_in_long_reads(generation: str, scenario: str, client: bool) -> None:
+    replay = Replay(scenario, client, generation)
     replay.run(whole)
-    check(replay, scenario)
+    check(replay)
 
 
 @each_end
 @each_scenario
-def test_in_tiny_reads(scenario: str, client: bool) -> None:
-    replay = Replay(scenario, client)
+def test_in_tiny_reads(generation: str, scenario: str, client: bool) -> None:
+    replay = Replay(scenario, client, generation)
     replay.run(short_of(scenario))
-    check(replay, scenario)
+    check(replay)
 
 
 @each_end
 @each_scenario
 @given(st.data())
 @settings(max_examples=20, deadline=None)
-def test_cut_anywhere(scenario: str, client: bool, data: st.DataObject) -> None:
-    replay = Replay(scenario, client)
+def test_cut_anywhere(generation: str, scenario: str, client: bool, data: st.DataObject) -> None:
+    replay = Replay(scenario, client, generation)
     size = max(map(len, replay.parts))
     places = data.draw(st.lists(st.integers(0, size), max_size=20))
     replay.run(lambda wire: cut_at(wire, places))
-    check(replay, scenario)
+    check(replay)
 
 
 def test_a_sender_waits_for_credit() -> None:
@@ -378,3 +421,30 @@ def test_a_sender_waits_for_credit() -> None:
     replay.core.receive_data(replay.parts[0][:12], NOW)  # the recorded first WNDINC, of 65536
     replay.flush()
     assert len(replay.payload_sent()[3]) == 262_144 + 1000 + 65_536
+
+
+@each_end
+def test_v1_heartbeats_are_echoed_and_no_application_sees_them(client: bool) -> None:
+    """Of the recorded peer only what concerns its own heartbeat: this side opens none."""
+    direction = "server_to_client" if client else "client_to_server"
+    reader = FrameReader(FORMATS["muxado-v1"])
+    reader.feed(b"".join(transcript("heartbeat", "v1").parts(direction)))
+    own = 2 if client else 3
+    beats = [frame for frame in reader.frames if frame.kind == DATA and frame.stream_id == own]
+    opening, *beats = beats
+    assert (opening.type, opening.priority) == (0xFFFFFEFF, 0x7FFFFFFF)
+    core = CoreSession(client=client, config=Config(wire="muxado-v1"), now=NOW)
+    encoder = FORMATS["muxado-v1"].encoder
+    core.receive_data(encoder.open(own, opening.type, opening.priority), NOW)
+    sent = FrameReader(FORMATS["muxado-v1"])
+    for beat in beats:
+        core.receive_data(encoder.data_header(own, 4, False, False) + beat.body, NOW)
+        sent.feed(core.data_to_send(NOW, 65536))
+    assert core.accept() is None
+    echoes = [bytes(f.body) for f in sent.frames if f.kind == DATA and f.stream_id == own]
+    assert echoes == [bytes(beat.body) for beat in beats]
+    assert len(beats) >= 3
+    core.receive_data(encoder.go_away(0, 0, b"", True), NOW)
+    core.receive_eof(NOW)
+    assert core.reason is not None
+    assert core.reason.clean
