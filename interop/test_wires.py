@@ -49,17 +49,17 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Way(NamedTuple):
     """Which library Go uses, which role is ours, and whether over TLS."""
 
-    library: str
+    peer: str
     role: str
     tls: bool
 
     def __str__(self) -> str:
-        return f"{self.library}-we-{self.role}{'-tls' * self.tls}"
+        return f"{self.peer}-we-{self.role}{'-tls' * self.tls}"
 
 
 WAYS = [
-    Way(library, role, tls)
-    for library in WIRES
+    Way(peer, role, tls)
+    for peer in WIRES
     for role in ("client", "server")
     for tls in (False, True)
 ]
@@ -80,8 +80,8 @@ async def meet(
     async with AsyncExitStack() as stack:
 
         async def connect(behaviour: str = "echo", **flags: Any) -> tuple[Session, GoPeer]:
-            wire = WIRES[way.library]
-            flags |= {"library": way.library, "behaviour": behaviour}
+            wire = WIRES[way.peer]
+            flags |= {"library": way.peer, "behaviour": behaviour}
             if way.tls:
                 flags |= tls.go_flags | {"alpn": ""}
             stderr = tmp_path / "go.stderr"
@@ -165,7 +165,7 @@ async def test_a_stream_that_waits_for_its_reader_is_whole(meet: Meet) -> None:
 
 
 async def test_a_close_of_ours_loses_nothing(meet: Meet, way: Way) -> None:
-    if way.library == "libp2p":
+    if way.peer == "libp2p":
         pytest.skip("go-yamux drops the streams that it has not accepted when the connection ends")
     session, go = await meet("discard")
     async with session.open() as stream:
@@ -200,7 +200,7 @@ async def test_a_close_of_gos_that_cuts_a_stream_is_not_clean(meet: Meet) -> Non
 
 async def test_pings_both_ways(meet: Meet, way: Way) -> None:
     session, go = await meet()
-    if way.library.startswith("smux"):
+    if way.peer.startswith("smux"):
         with pytest.raises(muxado.UsageError, match="no pings"):
             await session.ping()
         return
@@ -212,7 +212,7 @@ async def test_an_idle_session_outlives_gos_keepalive(meet: Meet, way: Way) -> N
     """smux ends one from which nothing comes, yamux one that does not answer."""
     keepalive = {
         "keepalive": "200ms",
-        "keepalive_timeout": "11s" if way.library.startswith("smux") else "5s",
+        "keepalive_timeout": "11s" if way.peer.startswith("smux") else "5s",
     }
     session, _ = await meet(**keepalive)
     await asyncio.sleep(1)
@@ -225,7 +225,7 @@ async def test_resets_both_ways(meet: Meet, way: Way) -> None:
     stream = session.open()
     await stream.write(b"x")
     handle = (await go.event("held"))["handle"]
-    if way.library.startswith("smux"):
+    if way.peer.startswith("smux"):
         with pytest.raises(muxado.UsageError, match="no reset"):
             stream.reset()
         stream.close()
@@ -234,7 +234,7 @@ async def test_resets_both_ways(meet: Meet, way: Way) -> None:
     await session.ping()
     with pytest.raises(GoError):
         await go.call("read", handle=handle, n=100)
-    if way.library == "libp2p":
+    if way.peer == "libp2p":
         other = session.open()
         await other.write(b"y")
         await go.call("reset", handle=(await go.event("held"))["handle"])
@@ -245,7 +245,7 @@ async def test_resets_both_ways(meet: Meet, way: Way) -> None:
 
 async def test_a_drain_of_gos_lets_open_streams_end(meet: Meet, way: Way) -> None:
     session, go = await meet()
-    if way.library.startswith("smux"):
+    if way.peer.startswith("smux"):
         with pytest.raises(muxado.UsageError, match="no GOAWAY"):
             session.go_away()
         return

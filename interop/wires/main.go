@@ -27,7 +27,7 @@ const (
 )
 
 type options struct {
-	library, role, listen, dial string
+	lib, role, listen, dial     string
 	tls                         bool
 	cert, key, ca, alpn         string
 	behaviour                   string
@@ -39,7 +39,7 @@ type options struct {
 
 func main() {
 	o := new(options)
-	flag.StringVar(&o.library, "library", "", "hashicorp, libp2p, smux-v1 or smux-v2")
+	flag.StringVar(&o.lib, "library", "", "hashicorp, libp2p, smux-v1 or smux-v2")
 	flag.StringVar(&o.role, "role", "", "client or server; does not depend on who dials")
 	flag.StringVar(&o.listen, "listen", "", "`address` to take one TCP connection on")
 	flag.StringVar(&o.dial, "dial", "", "`address` to make the TCP connection to")
@@ -74,7 +74,7 @@ func main() {
 	}
 	p := &peer{opts: o, out: out, sess: sess, handles: map[int]stream{}}
 	p.behaviour = o.behaviour
-	out.event("session", fields{"library": o.library, "role": o.role})
+	out.event("session", fields{"library": o.lib, "role": o.role})
 	go p.accept()
 	go p.watch()
 	lines := bufio.NewReaderSize(os.Stdin, 1<<20)

@@ -36,7 +36,7 @@ type session interface {
 var errNotThere = errors.New("this library has no such call")
 
 func newSession(o *options, conn net.Conn) (session, error) {
-	switch o.library {
+	switch o.lib {
 	case "hashicorp":
 		return newHashicorp(o, conn)
 	case "libp2p":
