@@ -58,10 +58,7 @@ class Way(NamedTuple):
 
 
 WAYS = [
-    Way(peer, role, tls)
-    for peer in WIRES
-    for role in ("client", "server")
-    for tls in (False, True)
+    Way(peer, role, tls) for peer in WIRES for role in ("client", "server") for tls in (False, True)
 ]
 Meet = Callable[..., Awaitable[tuple[Session, GoPeer]]]
 
