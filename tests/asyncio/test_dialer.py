@@ -699,6 +699,32 @@ async def test_a_shutdown_lets_handlers_come_to_their_end(no_tasks_left: None) -
         assert arrived.empty()
 
 
+async def test_streams_that_came_before_a_shutdown_are_served(no_tasks_left: None) -> None:
+    arrived: asyncio.Queue[Session] = asyncio.Queue()
+
+    async def keep(session: Session) -> None:
+        arrived.put_nowait(session)
+        await session.wait_closed()
+
+    async def work(stream: Stream) -> None:
+        await stream.write(b"done")
+
+    async with muxado.serve(keep, HOST, 0) as server, Dialer(*server.addresses[0]) as agent:
+        await agent.session()
+        session = await arrived.get()
+        async with session.open(eager=True) as stream:
+            await session.ping()  # the request has arrived
+            async with running(agent.shutdown()) as ending:
+                await asyncio.sleep(0)
+                assert agent.state == "closed"
+                async with running(agent.serve(work)) as serving:
+                    assert await stream.read() == b"done"
+                    stream.close()
+                    await ending
+                    await serving
+        assert (await session.wait_closed()).clean
+
+
 async def test_a_shutdown_does_not_wait_longer_than_it_was_told(no_tasks_left: None) -> None:
     async with (
         muxado.serve_streams(echo, HOST, 0) as server,

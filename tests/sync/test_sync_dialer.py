@@ -525,10 +525,11 @@ def test_leaving_the_block_waits_for_no_dial() -> None:
 
 
 def test_a_shutdown_lets_handlers_come_to_their_end() -> None:
-    go_on = threading.Event()
+    began, go_on = threading.Event(), threading.Event()
 
     def work(stream: Stream) -> None:
         stream.recv(1)
+        began.set()
         assert go_on.wait(PATIENCE)
         stream.sendall(b"done")
 
@@ -540,8 +541,7 @@ def test_a_shutdown_lets_handlers_come_to_their_end() -> None:
                 stream.sendall(b"x")
                 told = threading.Event()
                 session.on_draining(told.set)
-                session.ping(PATIENCE)  # the request has arrived
-                agent.session(PATIENCE)
+                assert began.wait(PATIENCE)
                 with beside(agent.shutdown) as ending:
                     assert told.wait(PATIENCE)
                     with pytest.raises(muxado.SessionClosed):

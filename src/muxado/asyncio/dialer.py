@@ -209,7 +209,8 @@ class Dialer(AsyncDialer[Session, Stream]):
                 self._wake()
 
         try:
-            while not self._redial.closed:
+            while True:
+                # Also those that came just before a shutdown: it waits for their streams.
                 for session, number in list(self._sessions.items()):
                     if number > served:
                         tasks.add(self._start(serve(session)))
@@ -219,9 +220,10 @@ class Dialer(AsyncDialer[Session, Stream]):
                     await task  # raises what a wrong use of the session does
                 if self._redial.failure is not None:
                     await _all(tasks)
-                if not self._redial.closed:
-                    self._check()
-                    await self._changed.wait()
+                if self._redial.closed:
+                    break
+                self._check()
+                await self._changed.wait()
             await _all(tasks)
         except BaseException:
             for task in tasks:

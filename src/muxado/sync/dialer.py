@@ -308,7 +308,8 @@ class Dialer(BaseDialer[Session]):
             later = any(number > served for number in list(self._sessions.values()))
             return later or bool(failures) or self._redial.over or None
 
-        while not self._redial.over and not failures:
+        while True:
+            # Also those that came just before a shutdown: it waits for their streams.
             for session, number in list(self._sessions.items()):
                 if number > served:
                     running.add(session)
@@ -316,6 +317,8 @@ class Dialer(BaseDialer[Session]):
                         target=run, args=(session,), name="muxado dialer's streams", daemon=True
                     ).start()
                     served = number
+            if self._redial.over or failures:
+                break
             self._wait_for(changed, None)
         if failures:
             raise failures[0]

@@ -220,11 +220,14 @@ class Dialer(AsyncDialer[Session, Stream]):
                 self._wake()
 
         async with trio.open_nursery() as nursery:
-            while not self._redial.over and not failures:
+            while True:
+                # Also those that came just before a shutdown: it waits for their streams.
                 for session, number in list(self._sessions.items()):
                     if number > served:
                         nursery.start_soon(serve, session, name="muxado dialer's streams")
                         served = number
+                if self._redial.over or failures:
+                    break
                 await self._changed.wait()
             if failures:
                 nursery.cancel_scope.cancel()
