@@ -24,6 +24,14 @@ def test_one_that_has_said_hello_is_safe_from_silent_ones() -> None:
     assert given_up == [None, None, *(f"silent {number}" for number in range(98))]
 
 
+def test_one_whose_hello_was_not_looked_at_yet_is_safe_from_silent_ones() -> None:
+    said = {"a", "b"}
+    handshakes: Handshakes[str] = Handshakes(4, said.__contains__)
+    given_up = [handshakes.begin(name) for name in ("a", "b")]
+    given_up += [handshakes.begin(f"silent {number}") for number in range(100)]
+    assert given_up == [None, None, None, None, *(f"silent {number}" for number in range(98))]
+
+
 def test_a_silent_one_is_safe_from_those_that_begin_and_stall() -> None:
     handshakes: Handshakes[str] = Handshakes(4)
     for number in range(4):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from .log import Throttle
@@ -27,10 +28,13 @@ class Handshakes(Generic[T]):
 
     Args:
         most: the largest number of them.
+        has_input: tells whether one has sent something that was not noted yet, for a caller that
+            takes in many connections before it reads from any. It must not wait.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, has_input: Callable[[T], bool] = lambda _: False) -> None:
         self._most = most
+        self._has_input = has_input
         self._silent: dict[T, None] = {}  # have sent nothing yet
         self._begun: dict[T, None] = {}
         self._given_up = Throttle()
@@ -62,10 +66,14 @@ class Handshakes(Generic[T]):
         two groups. So neither group can crowd out the other, and a client that sends its hello at
         once is safe from any number of silent ones.
         """
-        crowd = self._silent if len(self._silent) >= len(self._begun) else self._begun
-        if not crowd:
-            return None
-        connection = next(iter(crowd))
+        while True:
+            crowd = self._silent if len(self._silent) >= len(self._begun) else self._begun
+            if not crowd:
+                return None
+            connection = next(iter(crowd))
+            if crowd is self._begun or not self._has_input(connection):
+                break
+            self.spoke(connection)
         del crowd[connection]
         count = self._given_up.count()
         if count:

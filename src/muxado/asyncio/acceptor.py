@@ -80,7 +80,7 @@ class Acceptor:
         self._timeout = tls_options.get("ssl_handshake_timeout", HANDSHAKE_TIMEOUT)
         self._server: asyncio.Server | None = None
         self._tasks: dict[asyncio.Task[None], socket.socket] = {}
-        self._handshakes: Handshakes[socket.socket] = Handshakes(MOST_PENDING)
+        self._handshakes: Handshakes[socket.socket] = Handshakes(MOST_PENDING, _has_input)
         self._queued: dict[socket.socket, asyncio.Task[None]] = {}  # wait for the following
         self._closed = False
         self._waiting = 0  # sessions that wait to be accepted
@@ -256,6 +256,17 @@ async def _read_proxy_header(sock: socket.socket, proxies: TrustedProxies) -> Pr
     while header.wanted:
         header.feed(await loop.sock_recv(sock, header.wanted))
     return header
+
+
+def _has_input(sock: socket.socket) -> bool:
+    """Return whether a connection has said something, which may not have been looked at yet.
+
+    The loop takes in all connections that the kernel holds before it tells of what they say.
+    """
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except OSError:
+        return False
 
 
 async def _first_byte(sock: socket.socket) -> None:
