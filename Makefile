@@ -4,8 +4,8 @@ VENV ?= .venv
 # On Windows a virtual environment has its programs in another folder.
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PYTEST := $(BIN)/python -m pytest
-# Most tests wait for something: two at a time take half as long.
-SIDE_BY_SIDE := -n 2 --dist worksteal
+# Most tests wait for something: three at a time keep two processors busy.
+SIDE_BY_SIDE := -n 3 --dist worksteal
 # Another build or another Python changes neither what a loop does nor how two front ends meet:
 # `make test` has tried uvloop and every pairing, the others try each front end with itself.
 # With ALIKE= they run everything.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.patience import patience
+from tests.patience import patience, scale_timeout
 
 from .gopeer import RELEASES, GoToolchainMissing, build
 from .meeting import USUAL_WAYS, Meeting, Tls, Way
@@ -26,7 +26,9 @@ MEETING = pytest.StashKey[Meeting]()
 HERE = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its limit
 def pytest_configure(config: pytest.Config) -> None:
+    scale_timeout(config)
     config.addinivalue_line("markers", "interop: needs the Go toolchain")
     config.addinivalue_line("markers", "big: moves much data, or does something a thousand times")
     config.addinivalue_line("markers", "patience(seconds): may take longer than the others")
