@@ -61,6 +61,7 @@ class Cell:
         limit: seconds after which a run has failed.
         metric: the main figure.
         fronts: whether the front ends for threads and trio take part.
+        wires: whether our other wires take part.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Cell:
     limit: int = 30
     metric: Metric = RATE
     fronts: bool = False
+    wires: bool = False
 
     def peer_work(self) -> dict[str, object]:
         """Return what the peers are told, as JSON-able data."""
@@ -122,6 +124,7 @@ def _tls(cell: Cell) -> Cell:
         tls=True,
         quoted=True,
         quick=False,
+        wires=False,
     )
 
 
@@ -149,7 +152,7 @@ def all_cells() -> list[Cell]:
     headline = {"who": Who.HEADLINE, "quoted": True, "quick": True}
     requests = [
         _requests(1, 64, quoted=True, quick=True, fronts=True),
-        _requests(64, 64, **headline, fronts=True),
+        _requests(64, 64, **headline, fronts=True, wires=True),
         _requests(512, 64, **headline, fronts=True),
         _requests(4096, 64),
         _requests(64, 1024),
@@ -157,7 +160,7 @@ def all_cells() -> list[Cell]:
         _requests(64, 64 * 1024),
     ]
     bulk = [
-        _bulk(1, "up", **headline, fronts=True),
+        _bulk(1, "up", **headline, fronts=True, wires=True),
         _bulk(8, "up", quoted=True, quick=True, fronts=True),
         _bulk(64, "up"),
         _bulk(1, "down", fronts=True),

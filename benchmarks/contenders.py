@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from muxado.wire import FORMATS
+
 from .cells import Cell, Who
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +25,8 @@ class Peer:
     Attributes:
         name: a short name, for the command line and the JSON.
         title: what tables and plots call it.
-        group: ours, fronts (ours too, for threads and trio), go, bare or slow.
+        group: ours, fronts (ours too, for threads and trio), wires (ours, on other wires than
+            muxado v2's), go, bare or slow.
         command: how it is started, without the role and the work.
         versions: what it says about itself.
         missing: why it can't take part, "" if it can.
@@ -79,6 +82,7 @@ def find_peers(compiled_python: str | None) -> list[Peer]:
             else:
                 peer = _right_build(_ask(peer), build)
             peers.append(peer)
+    peers += _wire_peers(peers)
     peers += _go_peers()
     for loop in ("uvloop", "asyncio"):
         title = f"one bare TCP connection, {loop}"
@@ -117,10 +121,33 @@ def _right_build(peer: Peer, build: str) -> Peer:
     return replace(peer, missing=f"the muxado of {peer.command[0]} is the {running} build")
 
 
+def _wire_peers(ours: list[Peer]) -> list[Peer]:
+    """Our fastest build on each of the other wires."""
+    best = next((peer for peer in ours if not peer.missing), None)
+    if best is None:
+        return []
+    return [
+        replace(
+            best,
+            name=f"ours-wire-{wire}",
+            title=f"{best.title}, {FORMATS[wire].rules.name}",
+            group="wires",
+            command=(*best.command, "--wire", wire),
+        )
+        for wire in FORMATS
+        if wire != "muxado-v2"
+    ]
+
+
 def _go_peers() -> list[Peer]:
     missing = build_go()
     peers = []
-    for mux, title in (("muxado", "muxado v2"), ("yamux", "yamux"), ("smux", "smux v2")):
+    for mux, title in (
+        ("muxado", "muxado v2"),
+        ("yamux", "yamux"),
+        ("smux", "smux v2"),
+        ("smux-v1", "smux v1"),
+    ):
         command = (str(GO_BINARY), "-mux", mux)
         peer = Peer(f"go-{mux}", f"Go {title}", "go", command, missing=missing)
         peers.append(peer if missing else _ask(peer))
@@ -158,6 +185,10 @@ def contenders_for(cell: Cell, peers: list[Peer]) -> list[Contender]:
     slow = [peer for peer in able if peer.group == "slow"]
     if cell.fronts:
         ours += [peer for peer in able if peer.group == "fronts"]
+    if cell.wires:
+        ours += [peer for peer in able if peer.group == "wires"]
+    else:
+        go = [peer for peer in go if peer.name != "go-smux-v1"]
     if cell.work.work == "requests" or (cell.work.work == "ping" and cell.work.concurrency):
         bare = []  # one connection has no streams to open, or to ping beside
     chosen = {

@@ -7,7 +7,14 @@ from typing import Any
 
 from .figures import Entry, Figure, Results
 
-COLOURS = {"ours": "#1f6feb", "go": "#7d8590", "bare": "#d29922", "slow": "#c9d1d9"}
+COLOURS = {
+    "ours": "#1f6feb",
+    "fronts": "#54aeff",
+    "wires": "#2da44e",
+    "go": "#7d8590",
+    "bare": "#d29922",
+    "slow": "#c9d1d9",
+}
 
 
 def draw_all(results: Results, folder: Path, caption: str) -> list[Path]:

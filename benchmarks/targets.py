@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from muxado.wire import FORMATS
+
 from .cells import LINK_RATE_MIB_S
 from .figures import Results
 
@@ -60,6 +62,10 @@ def _over_idle(results: Results, ours: str) -> float | None:
     beside = results.value("ping-bulk-up", ours, "p99_us")
     idle = results.value("ping-idle", ours, "p99_us")
     return beside / idle if beside is not None and idle else None
+
+
+def _wire(wire: str, cell: str, key: str) -> Measure:
+    return lambda results, ours: results.ratio(cell, f"ours-wire-{wire}", ours, key)
 
 
 def _link(pair: str) -> Measure:
@@ -168,12 +174,30 @@ def _processor_time() -> list[Target]:
     return out
 
 
+def _wires() -> list[Target]:
+    """What the other wires cost beside our own."""
+    return [
+        Target(
+            f"{cell}, {wire}: processor time by our muxado v2's",
+            "×",
+            goal,
+            None,
+            _wire(wire, cell, key),
+            at_most=True,
+        )
+        for wire in FORMATS
+        if wire != "muxado-v2"
+        for cell, key, goal in (("requests-64", "cpu_us", 1.3), ("bulk-1-up", "cpu_gib", 1.1))
+    ]
+
+
 TARGETS = [
     *_requests(FAST, "compiled, uvloop", ((512, 4.0, 6.0), (64, 4.0, 5.0), (1, 1.1, 1.3))),
     *_requests(PURE, "pure, asyncio", ((512, 2.0, 3.0), (64, 2.2, 3.0), (1, 0.9, 1.0))),
     *_speed(FAST, "compiled, uvloop"),
     *_speed(PURE, "pure, asyncio"),
     *_processor_time(),
+    *_wires(),
     Target(
         "ping beside 8 bulk streams: p99 by Go muxado v2's",
         "×",

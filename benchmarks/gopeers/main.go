@@ -23,7 +23,7 @@ import (
 )
 
 func main() {
-	mux := flag.String("mux", "muxado", "muxado, yamux or smux")
+	mux := flag.String("mux", "muxado", "muxado, yamux, smux or smux-v1")
 	role := flag.String("role", "server", "server or client")
 	text := flag.String("cell", "{}", "the work, as JSON")
 	tlsDir := flag.String("tls-dir", "", "`directory` with server.pem and authority.pem: use TLS")

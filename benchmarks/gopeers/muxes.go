@@ -65,9 +65,12 @@ func newSession(mux string, conn net.Conn, client bool) (session, error) {
 				return yamuxStream{st}, err
 			},
 		}, nil
-	case "smux":
+	case "smux", "smux-v1":
 		config := smux.DefaultConfig()
 		config.Version = 2
+		if mux == "smux-v1" {
+			config.Version = 1
+		}
 		make := smux.Server
 		if client {
 			make = smux.Client
@@ -81,5 +84,5 @@ func newSession(mux string, conn net.Conn, client bool) (session, error) {
 			accept: func() (stream, error) { return s.AcceptStream() },
 		}, nil
 	}
-	return session{}, fmt.Errorf("unknown mux %q: muxado, yamux or smux", mux)
+	return session{}, fmt.Errorf("unknown mux %q: muxado, yamux, smux or smux-v1", mux)
 }

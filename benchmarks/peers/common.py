@@ -61,6 +61,7 @@ class Options:
     role: str
     work: Work
     loop: str
+    wire: str
     tls_dir: Path | None
 
 
@@ -82,6 +83,7 @@ def run_peer(
     parser.add_argument("--role", choices=["server", "client"], default="server")
     parser.add_argument("--cell", default="{}")
     parser.add_argument("--loop", choices=LOOPS, default="asyncio")
+    parser.add_argument("--wire", default="muxado-v2")
     parser.add_argument("--tls-dir", type=Path)
     parser.add_argument("--limit", type=int, default=60)
     parser.add_argument("--about", action="store_true")
@@ -93,7 +95,8 @@ def run_peer(
         print(json.dumps({"python": platform.python_version()} | versions | about()))
         return
     signal.alarm(args.limit)  # ends the process, whatever happens
-    options = Options(args.role, Work(**json.loads(args.cell)), args.loop, args.tls_dir)
+    work = Work(**json.loads(args.cell))
+    options = Options(args.role, work, args.loop, args.wire, args.tls_dir)
     if args.role == "server":
         threading.Thread(target=_end_with_stdin, daemon=True).start()
         serve(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import muxado
@@ -50,7 +51,7 @@ def serve_asyncio(options: Options) -> None:
             HOST,
             0,
             ssl=server_context(options),
-            config=CONFIG,
+            config=replace(CONFIG, wire=options.wire),
         ) as listening:
             announce_port(listening.sockets[0].getsockname()[1])
             await asyncio.Event().wait()
@@ -62,8 +63,9 @@ def drive_asyncio(options: Options) -> Result:
     """Run one cell."""
 
     async def main() -> Result:
+        config = replace(CONFIG, wire=options.wire)
         session = await muxado.connect(
-            HOST, read_port(), ssl=client_context(options), config=CONFIG
+            HOST, read_port(), ssl=client_context(options), config=config
         )
 
         async def open_stream() -> muxado.Stream:
