@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..config import AUTO, Config
 from ..errors import UsageError
-
-SUBPROTOCOL = "muxado.v2"
+from ..wire import FORMATS
 
 MESSAGE_SIZE = 64 * 1024  # bytes that are sent in one message at most
 RECEIVED_SIZE = 1024 * 1024  # bytes that are taken in one message at most
@@ -47,15 +47,23 @@ def allows(origins: Sequence[str], origin: str | None) -> bool:
     return origin is None or origin in origins
 
 
-def choose(offered: Iterable[str]) -> tuple[bool, str | None]:
+def subprotocols(config: Config | None) -> tuple[str, ...]:
+    """Return the subprotocols that stand for a session's wire.
+
+    There are several where a server leaves the wire to its clients.
+    """
+    wire = Config().wire if config is None else config.wire
+    return tuple(name.replace("-", ".") for name in (FORMATS if wire == AUTO else [wire]))
+
+
+def choose(offered: Iterable[str], known: Sequence[str]) -> tuple[bool, str | None]:
     """Return whether a client is taken that offers these subprotocols, and which one is chosen.
 
     One that offers none is taken.
     """
     offers = [each.strip() for each in offered if each.strip()]
-    if not offers:
-        return True, None
-    return (True, SUBPROTOCOL) if SUBPROTOCOL in offers else (False, None)
+    chosen = next((each for each in offers if each in known), None)
+    return chosen is not None or not offers, chosen
 
 
 def pieces(data: bytes) -> Iterable[bytes]:

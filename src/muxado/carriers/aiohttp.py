@@ -13,12 +13,12 @@ from ._pump import run
 from ._rules import (
     ORDERLY_CODES,
     RECEIVED_SIZE,
-    SUBPROTOCOL,
     TEXT_RECEIVED,
     UNSUPPORTED,
     allows,
     check_origins,
     choose,
+    subprotocols,
 )
 from .errors import WebSocketLost
 
@@ -56,14 +56,15 @@ def handler(
     check_handler(handler)
     check_config(config)
     allowed = check_origins(origins)
+    known = subprotocols(config)
 
     async def respond(request: web.Request) -> web.StreamResponse:
         offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", ())).split(",")
-        taken, _ = choose(offered)
+        taken, _ = choose(offered, known)
         if not taken or not allows(allowed, request.headers.get("Origin")):
             raise web.HTTPForbidden
         websocket = web.WebSocketResponse(
-            protocols=(SUBPROTOCOL,),
+            protocols=known,
             compress=False,
             autoping=True,
             heartbeat=None,

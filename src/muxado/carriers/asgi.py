@@ -15,7 +15,15 @@ from ..config import Config
 from ..endpoint import check_config, check_handler
 from ..errors import ProtocolError
 from ._pump import run
-from ._rules import ORDERLY_CODES, TEXT_RECEIVED, UNSUPPORTED, allows, check_origins, choose
+from ._rules import (
+    ORDERLY_CODES,
+    TEXT_RECEIVED,
+    UNSUPPORTED,
+    allows,
+    check_origins,
+    choose,
+    subprotocols,
+)
 from .errors import WebSocketLost
 
 __all__ = ["mount"]
@@ -59,6 +67,7 @@ def mount(
     check_handler(handler)
     check_config(config)
     allowed = check_origins(origins)
+    known = subprotocols(config)
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -67,7 +76,7 @@ def mount(
             await _answer_http(send)
         elif scope["type"] == "websocket":
             headers = headers_of(scope)
-            taken, subprotocol = choose(scope.get("subprotocols") or ())
+            taken, subprotocol = choose(scope.get("subprotocols") or (), known)
             await receive()  # websocket.connect
             if not taken or not allows(allowed, headers.get("origin")):
                 await send({"type": "websocket.close", "code": 1008})  # HTTP status 403
