@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,12 +14,17 @@ class ConnectionInfo:
         sock: its socket, None if it has none.
         secured: the `ssl.SSLSocket`, or an object like it, that does TLS over it; None without.
         lock: is held while `secured` is asked.
+        more: what else is known of it, by name.
     """
 
     def __init__(
-        self, sock: Any, secured: Any = None, lock: AbstractContextManager[Any] | None = None
+        self,
+        sock: Any,
+        secured: Any = None,
+        lock: AbstractContextManager[Any] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, Any] = dict(more or {})
         self._secured = secured
         self._lock = lock or nullcontext()
         if sock is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 __all__ = ["HandshakeRefused", "WebSocketLost"]
 
 
@@ -14,6 +16,8 @@ class HandshakeRefused(ConnectionError):
         retry_after: seconds that the server asks to wait for, None if it does not say. A `Dialer`
             waits for that long.
     """
+
+    errno: int | None = errno.ECONNREFUSED
 
     def __init__(self, message: str, status: int = 0, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -33,6 +37,8 @@ class WebSocketLost(ConnectionError):
         retry_after: seconds to wait before the next dial, None if the code does not ask for it.
             With 1013 it is the reason if that is a number, else 5.
     """
+
+    errno: int | None = errno.ECONNRESET
 
     def __init__(self, code: int, reason: str) -> None:
         said = f": {reason}" if reason else ""

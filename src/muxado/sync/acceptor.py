@@ -9,9 +9,10 @@ import queue
 import selectors
 import socket
 import threading
+from collections.abc import Callable
 from ssl import SSLContext
 from threading import Thread
-from typing import Any
+from typing import Any, TypeAlias
 
 from .. import forks
 from ..admission import Admission
@@ -19,6 +20,7 @@ from ..config import Config
 from ..endpoint import ACCEPT_RETRY, HANDSHAKE_TIMEOUT, MOST_PENDING, Place
 from ..errors import ProtocolError
 from ..handshakes import Handshakes, hung_up
+from ..layers import Layer
 from ..proxy_protocol import ProxyHeader, TrustedProxies
 from ..snapshots import ServerStats
 from .connecting import new_session
@@ -26,6 +28,9 @@ from .locks import PIECE, deadline_of, join, rest_of
 from .session import Session
 
 logger: logging.Logger = logging.getLogger("muxado")
+
+Upgrade: TypeAlias = Callable[[socket.socket, float | None], Layer]
+"""Does the handshake of what a listener's sessions go over, in the time that there is."""
 
 
 class _Newcomer:
@@ -67,13 +72,15 @@ class Acceptor:
         place: Place,
         config: Config | None,
         admission: Admission,
+        upgrade: Upgrade | None,
     ) -> None:
         self.sockets = sockets
         self.config: Config = config or Config()
         self.closed: threading.Event = threading.Event()
         self._context = place.context
         self._proxies = place.proxies
-        self._greets = place.context is not None or place.proxies is not None
+        self._upgrade = upgrade
+        self._greets = bool(place.context or place.proxies or upgrade)
         self._admission = admission
         self._sessions: queue.SimpleQueue[Session | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # for what follows; held by threads of our own only
@@ -199,14 +206,20 @@ class Acceptor:
             if self._proxies is not None:
                 header = _read_proxy_header(newcomer.sock, self._proxies)
             newcomer.sock.settimeout(HANDSHAKE_TIMEOUT)
+            if self._context or self._upgrade:
+                self._hear(newcomer)
             if self._context is not None:
-                self._shake_hands(newcomer, self._context)
+                self._secure(newcomer, self._context)
+            layer: Layer | None = None
+            if self._upgrade is not None:
+                layer = self._upgrade(newcomer.sock, deadline_of(HANDSHAKE_TIMEOUT))
             session, driver = new_session(
                 newcomer.sock,
                 client=False,
                 config=self.config,
                 pool=self._admission.pool,
                 proxy_header=header,
+                layer=layer,
             )
         except (OSError, EOFError, ProtocolError) as exc:  # ssl.SSLError and TimeoutError too
             self._admission.handshake_failed(peer, exc)
@@ -224,13 +237,18 @@ class Acceptor:
                 self._abort_waiting()
         self._greeted(newcomer)
 
-    def _shake_hands(self, newcomer: _Newcomer, context: SSLContext) -> None:
+    def _hear(self, newcomer: _Newcomer) -> None:
+        """Wait until a connection has said something, and leave that unread."""
         sock = newcomer.sock
         sock.getpeername()  # gone already? wrap_socket would leave its socket unclosed
         if not sock.recv(1, socket.MSG_PEEK):
             raise hung_up()
         with self._lock:
             self._handshakes.spoke(newcomer)
+
+    def _secure(self, newcomer: _Newcomer, context: SSLContext) -> None:
+        """Lay TLS over a connection."""
+        sock = newcomer.sock
         secured = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         forks.guard(secured)
         newcomer.sock = secured

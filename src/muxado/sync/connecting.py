@@ -7,7 +7,8 @@ import os
 import selectors
 import socket
 import ssl as ssl_module
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
 from time import monotonic, sleep
 from typing import Any
@@ -27,6 +28,7 @@ from ..endpoint import (
     raise_failures,
     reach_path,
 )
+from ..layers import Layer
 from ..proxies import ProxyHandshake
 from ..proxy_protocol import ProxyHeader
 from ..registry import SessionRecord, check_name
@@ -106,23 +108,35 @@ def connect(
         secured=True,
     )
     check_name(name)
-    deadline = deadline_of(target.timeout)
-    try:
-        if target.command is not None:
-            grace = (config or Config()).close_timeout
-            reached: socket.socket = CommandSocket(Command(target.command, grace))
-        else:
-            reached = _reach(target, deadline, source_address)
-        if target.context is not None:
-            reached = _secure(reached, target, deadline)
-    except _TimeIsUp:
-        raise target.timed_out() from None
-    session: Session = _or_close(reached, _over, reached, client=True, config=config, name=name)
+    if target.command is not None:
+        grace = (config or Config()).close_timeout
+        reached: socket.socket = CommandSocket(Command(target.command, grace))
+    else:
+        with in_time(target) as deadline:
+            reached = dial(target, deadline, source_address)
+    session: Session = or_close(reached, _over, reached, client=True, config=config, name=name)
     return session
 
 
 class _TimeIsUp(Exception):
     """The time limit of the dial is over, and not one of the system's."""
+
+
+@contextmanager
+def in_time(target: Target) -> Iterator[float | None]:
+    """Give the deadline of a dial, and raise its `TimeoutError` when that has passed."""
+    try:
+        yield deadline_of(target.timeout)
+    except _TimeIsUp:
+        raise target.timed_out() from None
+
+
+def dial(
+    target: Target, deadline: float | None, source: tuple[str, int] | None = None
+) -> socket.socket:
+    """Connect a socket to a target, with TLS over it if that is wanted."""
+    reached = _reach(target, deadline, source)
+    return reached if target.context is None else _secure(reached, target, deadline)
 
 
 def _reach(target: Target, deadline: float | None, source: tuple[str, int] | None) -> socket.socket:
@@ -132,14 +146,14 @@ def _reach(target: Target, deadline: float | None, source: tuple[str, int] | Non
     if target.path is not None:
         sock = socket.socket(socket.AF_UNIX)
         forks.guard(sock)
-        _or_close(sock, _reach_path, sock, target.path, deadline)
+        or_close(sock, _reach_path, sock, target.path, deadline)
         return sock
     host, port = target.first_hop
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     reached = _race(target, in_turn(found), deadline, source)
     if target.proxy is not None:
         handshake = ProxyHandshake(target.proxy, target.host, target.port)
-        _or_close(reached, _ask, reached, handshake, deadline)
+        or_close(reached, _ask, reached, handshake, deadline)
     return reached
 
 
@@ -245,20 +259,26 @@ def _secure(sock: socket.socket, target: Target, deadline: float | None) -> sock
         raise
     forks.guard(secured)
     try:
-        while True:
-            try:
-                secured.do_handshake()
-                break
-            except ssl_module.SSLWantReadError:
-                _wait(secured, selectors.EVENT_READ, deadline)
-            except ssl_module.SSLWantWriteError:
-                _wait(secured, selectors.EVENT_WRITE, deadline)
+        until_done(secured.do_handshake, secured, deadline)
         check_alpn(secured.selected_alpn_protocol(), target.alpn)
     except BaseException as exc:
         secured.close()
         explain(exc, target.alpn)
         raise
     return secured
+
+
+def until_done(step: Callable[[], object], sock: socket.socket, deadline: float | None) -> None:
+    """Take a step again whenever its socket lets it go on."""
+    while True:
+        try:
+            step()
+        except (BlockingIOError, ssl_module.SSLWantReadError):
+            _wait(sock, selectors.EVENT_READ, deadline)
+        except ssl_module.SSLWantWriteError:
+            _wait(sock, selectors.EVENT_WRITE, deadline)
+        else:
+            return
 
 
 def _wait(sock: socket.socket, event: int, deadline: float | None) -> None:
@@ -268,7 +288,7 @@ def _wait(sock: socket.socket, event: int, deadline: float | None) -> None:
             raise _TimeIsUp
 
 
-def _or_close(sock: socket.socket, step: Any, *args: Any, **kwds: Any) -> Any:
+def or_close(sock: socket.socket, step: Any, *args: Any, **kwds: Any) -> Any:
     """Take a step of dialling; close the socket if it fails."""
     try:
         return step(*args, **kwds)
@@ -322,12 +342,15 @@ def new_session(
     name: str = "",
     pool: MemoryPool | None = None,
     proxy_header: ProxyHeader | None = None,
+    layer: Layer | None = None,
 ) -> tuple[Session, Driver]:
-    """Make a session over a connected socket, and its driver.
+    """Make a session over a connected socket, or a layer over it, and its driver.
 
     Raises:
         RuntimeError: no thread can be started for it; the socket is still the caller's.
     """
     core = CoreSession(client=client, config=config or Config(), now=monotonic(), pool=pool)
-    driver = Driver(core, sock, SessionRecord(core, name, proxy_header))
+    if layer is not None:
+        core.confirm_output()
+    driver = Driver(core, sock, SessionRecord(core, name, proxy_header), layer)
     return Session(driver), driver

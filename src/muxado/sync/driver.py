@@ -50,9 +50,10 @@ from ..core import ABORT, CLOSE, ENDING, HALF_CLOSE, NOTHING, CoreSession, CoreS
 from ..endpoint import tune
 from ..errors import ErrorCode, MuxadoError, UsageError
 from ..front_end import WRITE_SIZE, BaseDriver, call_logged
+from ..layers import Layer
 from ..registry import SessionRecord
 from .crowd import GATHER_TIME, Crowd, Member
-from .locks import LONGEST_SELECT, Waiter, calling_back, from_a_handler, holder_test
+from .locks import LONGEST_SELECT, Waiter, calling_back, from_a_handler, holder_test, is_ours
 
 T = TypeVar("T")
 
@@ -70,9 +71,6 @@ WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 # TLS records that are read in one turn, after which what has come is reported.
 MOST_RECORDS = 16
-
-# The modules that errors of the library's own come from.
-OURS = ("muxado.core.", "muxado.front_end", "muxado.sync.", "muxado.wire.")
 
 
 class Callback:
@@ -104,6 +102,7 @@ class Driver(BaseDriver):
         core: the session; touched only while `lock` is held.
         record: what this process knows of the session besides.
         sock: the socket.
+        layer: what lies between the session and the socket; None if nothing does but TLS.
         family: its address family.
         lost: True once the socket is of no more use.
         gone: True once it is closed too.
@@ -112,10 +111,18 @@ class Driver(BaseDriver):
         sleepers: the waiters of all threads that wait for something, and the callbacks that do.
     """
 
-    def __init__(self, core: CoreSession, sock: socket.socket, record: SessionRecord) -> None:
+    def __init__(
+        self,
+        core: CoreSession,
+        sock: socket.socket,
+        record: SessionRecord,
+        layer: Layer | None = None,
+    ) -> None:
         self.core = core
         self.record: SessionRecord = record
         self.sock = sock
+        self.layer: Layer | None = layer
+        self._channel: socket.socket | Layer = layer or sock  # what is read and written
         self._secured = sock if isinstance(sock, ssl.SSLSocket) else None
         self.family: socket.AddressFamily = sock.family
         self._lock = threading.RLock()  # never taken twice; but it knows who holds it
@@ -130,7 +137,7 @@ class Driver(BaseDriver):
         self._tell: Callable[[int], None] = _ignore
         self._show_waiting: Callable[[], object] | None = None
         self._unsent = memoryview(b"")
-        self._close_notify_unsent = False  # TLS's own: the socket had no room for it
+        self._end_unsent = False  # that of TLS or of the layer: the socket had no room for it
         self._later: deque[Callable[[], object]] = deque()
         self._callbacks: deque[Callable[[], object]] = deque()  # of the program's
         self._dropped: deque[tuple[float, CoreStream]] = deque()  # with the time of their reset
@@ -278,7 +285,7 @@ class Driver(BaseDriver):
 
     def cut_off(self, exc: BaseException) -> None:
         """Take note of an exception that has left a step: an error of the core's, or a cut."""
-        if isinstance(exc, (MuxadoError, OSError, TypeError, ValueError)) and _is_ours(exc):
+        if isinstance(exc, (MuxadoError, OSError, TypeError, ValueError)) and is_ours(exc):
             self.changing = False
         else:
             self._wake_thread()
@@ -331,7 +338,7 @@ class Driver(BaseDriver):
 
     def _wants_room(self) -> bool:
         """Return whether something waits for the socket to take more."""
-        return bool(self._unsent) or self._close_notify_unsent
+        return bool(self._unsent) or self._end_unsent
 
     def _in_thread(self) -> bool:
         return threading.current_thread() is self._thread
@@ -368,7 +375,7 @@ class Driver(BaseDriver):
                     self._unsent = memoryview(core.data_to_send(monotonic(), WRITE_SIZE))
                     if not self._unsent:
                         break
-                self._unsent = self._unsent[self.sock.send(self._unsent) :]
+                self._unsent = self._unsent[self._channel.send(self._unsent) :]
         except WOULD_BLOCK:
             pass
         except OSError as exc:
@@ -376,7 +383,7 @@ class Driver(BaseDriver):
                 raise
             # What the peer sent before it left can still be read.
             try:
-                while count := self.sock.recv_into(core.receive_buffer()):
+                while count := self._channel.recv_into(core.receive_buffer()):
                     core.bytes_received(count, monotonic())
             except OSError as another:
                 if from_a_handler(another):
@@ -389,6 +396,8 @@ class Driver(BaseDriver):
         step = self.core.output_step()
         try:
             if step == ABORT:
+                if self.layer is not None:
+                    self.layer.abort()
                 self._lose(None)
             elif step == CLOSE and not self._unsent:
                 self.core.end_output()
@@ -398,7 +407,7 @@ class Driver(BaseDriver):
                 # destroy what the peer has not read yet.
                 self.core.end_output()
                 self._half_close()
-            elif self._close_notify_unsent:
+            elif self._end_unsent:
                 self._half_close()
         except OSError as exc:
             if from_a_handler(exc):
@@ -406,15 +415,18 @@ class Driver(BaseDriver):
             self._lose(exc)
 
     def _half_close(self) -> None:
-        self._close_notify_unsent = False
-        if self._secured is not None:
+        self._end_unsent = False
+        ending = self.layer or self._secured
+        if ending is not None:
             try:
-                self._secured.unwrap()  # sends close_notify
+                ending.unwrap()  # TLS's sends close_notify
             except ssl.SSLWantWriteError:
-                self._close_notify_unsent = True
+                self._end_unsent = True
                 return
             except ssl.SSLError:
                 pass  # the peer's own is not here yet, or comes after data
+        if self.layer is not None:
+            return  # the peer closes the connection
         # From here on a TLS socket gives what comes undecrypted.
         self.sock.shutdown(socket.SHUT_WR)
 
@@ -551,14 +563,14 @@ class Driver(BaseDriver):
     def _read(self) -> None:
         core = self.core
         try:
-            count = self.sock.recv_into(core.receive_buffer())
-            if self._secured is not None:
+            count = self._channel.recv_into(core.receive_buffer())
+            if self._secured is not None or self.layer is not None:
                 # Each read decrypts one record, of 16 KiB at most.
                 for _ in range(MOST_RECORDS):
                     if not count or core.paused:
                         break
                     core.bytes_received(count, monotonic())
-                    count = self.sock.recv_into(core.receive_buffer())
+                    count = self._channel.recv_into(core.receive_buffer())
         except WOULD_BLOCK:
             return
         except OSError as exc:
@@ -570,7 +582,9 @@ class Driver(BaseDriver):
         core.receive_eof(monotonic())
 
     def _decrypted(self) -> bool:
-        """Return whether the socket has decrypted bytes already, which no selector sees."""
+        """Return whether there are bytes already that no selector sees."""
+        if self.layer is not None:
+            return self.layer.pending()
         return self._secured is not None and self._secured.pending() > 0
 
     def _close_sockets(self) -> None:
@@ -588,19 +602,6 @@ class Driver(BaseDriver):
 
 def _ignore(events: int) -> None:
     pass
-
-
-def _is_ours(exc: BaseException) -> bool:
-    """Return whether an exception that is passing comes from the library's own frames.
-
-    One that a signal's handler raises has the handler's frame too.
-    """
-    place = exc.__traceback__
-    while place is not None:
-        if not place.tb_frame.f_globals.get("__name__", "").startswith(OURS):
-            return False
-        place = place.tb_next
-    return True
 
 
 # The threads that all others wait for, so they wait for none.

@@ -30,7 +30,7 @@ from ..endpoint import (
 from ..errors import ErrorCode, SessionClosed
 from ..front_end import log_session_failure
 from ..snapshots import ServerStats
-from .acceptor import Acceptor
+from .acceptor import Acceptor, Upgrade
 from .locks import deadline_of, join, rest_of
 from .session import Session
 from .stream import Stream
@@ -351,7 +351,30 @@ def serve(
     check_handler(handler)
     admission = Admission(max_sessions, max_receive_memory, threads=True)
     place = listen_place(host, port, path, sock, ssl, backlog, config, proxy_protocol, reuse_port)
-    listener = _listen(place, backlog, config, admission)
+    return start_server(handler, place, backlog, config, admission, executor)
+
+
+def start_server(
+    handler: Callable[[Session], object],
+    place: Place,
+    backlog: int,
+    config: Config | None,
+    admission: Admission,
+    executor: Executor | None,
+    upgrade: Upgrade | None = None,
+) -> Server:
+    """Start a server, its arguments being checked.
+
+    Args:
+        handler: as for `serve`, and so are the following.
+        place: where and how it listens.
+        backlog: see there.
+        config: see there.
+        admission: counts and limits the sessions.
+        executor: see there.
+        upgrade: the handshake of what the sessions go over, where that has one of its own.
+    """
+    listener = _listen(place, backlog, config, admission, upgrade)
     try:
         return Server(listener, handler, executor)
     except BaseException:
@@ -464,12 +487,18 @@ def listen(
     return _listen(place, backlog, config, Admission())
 
 
-def _listen(place: Place, backlog: int, config: Config | None, admission: Admission) -> Listener:
+def _listen(
+    place: Place,
+    backlog: int,
+    config: Config | None,
+    admission: Admission,
+    upgrade: Upgrade | None = None,
+) -> Listener:
     with ExitStack() as on_failure:
         sockets = _bind(place, backlog)
         for each in sockets:
             on_failure.callback(each.close)
-        listener = Listener(Acceptor(sockets, place, config, admission))
+        listener = Listener(Acceptor(sockets, place, config, admission, upgrade))
         on_failure.pop_all()
     return listener
 

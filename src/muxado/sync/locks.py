@@ -1,4 +1,4 @@
-"""How threads wait: what on, until when, and whether they may."""
+"""How threads wait: what on, until when, and whether they may; which errors are our own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ PIECE: float = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
 
 # Seconds after which a selector is asked again: epoll takes 24 days at most.
 LONGEST_SELECT: float = 86400.0
+
+# The modules that errors of the library's own come from.
+OURS = ("muxado.core.", "muxado.front_end", "muxado.sync.", "muxado.wire.")
 
 
 # The threads of sessions that are in a callback of the program's just now.
@@ -119,3 +122,16 @@ def from_a_handler(exc: OSError) -> bool:
     Those that the system raises have a number.
     """
     return exc.errno is None and threading.current_thread() is threading.main_thread()
+
+
+def is_ours(exc: BaseException) -> bool:
+    """Return whether an exception that is passing comes from the library's own frames.
+
+    One that a signal's handler raises has the handler's frame too.
+    """
+    place = exc.__traceback__
+    while place is not None:
+        if not place.tb_frame.f_globals.get("__name__", "").startswith(OURS):
+            return False
+        place = place.tb_next
+    return True

@@ -62,7 +62,8 @@ class Session(BaseSession[Stream]):
         self._handlers: list[StreamHandlers] = []  # of them, but for those with an executor
         sock = driver.sock
         secured = sock if isinstance(sock, ssl.SSLSocket) else None
-        self._info = ConnectionInfo(sock, secured, driver.lock)
+        more = None if driver.layer is None else driver.layer.info
+        self._info = ConnectionInfo(sock, secured, driver.lock, more)
         self._listener: StreamListener | None = None
         driver.record.began(self.local_address, self.remote_address)
         try:

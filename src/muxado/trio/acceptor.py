@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import trio
 
@@ -22,10 +21,13 @@ from ..proxy_protocol import ProxyHeader, TrustedProxies
 from ..snapshots import ServerStats
 from .block import SessionBlock
 from .driver import close_forcefully
-from .secured import SecuredStream, secure
+from .secured import secure
 from .session import Session
 
 logger: logging.Logger = logging.getLogger("muxado")
+
+Upgrade: TypeAlias = Callable[[trio.abc.Stream], Awaitable[trio.abc.Stream]]
+"""Does the handshake of what a listener's sessions go over; returns that as a stream."""
 
 # What `accept` fails with when the listening socket itself is no good. Everything else concerns
 # one connection, or passes; Linux hands out errors of the network there, too.
@@ -89,6 +91,7 @@ class Acceptor:
         admission: counts and limits the sessions.
         run: an async function, called with each session and its slot, which it gives back when
             the session waits no more; the session ends with it.
+        upgrade: the handshake of what the sessions go over, where that has one of its own.
     """
 
     def __init__(
@@ -98,12 +101,14 @@ class Acceptor:
         config: Config | None,
         admission: Admission,
         run: Callable[[Session, Slot], Awaitable[None]],
+        upgrade: Upgrade | None = None,
     ) -> None:
         self._sockets = sockets
         self._addresses = [sock.getsockname() for sock in sockets]
         self._context = place.context
         self._proxies = place.proxies
-        self._greets = place.context is not None or place.proxies is not None
+        self._upgrade = upgrade
+        self._greets = bool(place.context or place.proxies or upgrade)
         self._config = config
         self._admission = admission
         self._run = run
@@ -204,8 +209,13 @@ class Acceptor:
                         scope.deadline = trio.current_time() + HANDSHAKE_TIMEOUT
                         if self._proxies is not None:
                             header = await self._proxy_header(sock, self._proxies)
+                        if self._context or self._upgrade:
+                            await self._hear(sock, scope)
                         if self._context is not None:
-                            transport = await self._secure(transport, sock, scope, self._context)
+                            transport = secure(transport, self._context, server_side=True)
+                            await transport.do_handshake()
+                        if self._upgrade is not None:
+                            transport = await self._upgrade(transport)
                 except (trio.BrokenResourceError, OSError, EOFError, ProtocolError) as exc:
                     self._admission.handshake_failed(peer, exc.__cause__ or exc)
                     return
@@ -244,17 +254,8 @@ class Acceptor:
             header.feed(await sock.recv(header.wanted))
         return header
 
-    async def _secure(
-        self,
-        transport: trio.abc.Stream,
-        sock: trio.socket.SocketType,
-        scope: trio.CancelScope,
-        context: ssl_module.SSLContext,
-    ) -> SecuredStream | trio.SSLStream[trio.abc.Stream]:
-        """Lay TLS over a connection."""
-        secured = secure(transport, context, server_side=True)
+    async def _hear(self, sock: trio.socket.SocketType, scope: trio.CancelScope) -> None:
+        """Wait until a connection has said something, and leave that unread."""
         if not await sock.recv(1, socket.MSG_PEEK):
             raise hung_up()
         self._handshakes.spoke(scope)
-        await secured.do_handshake()
-        return secured

@@ -19,6 +19,7 @@ from ..front_end import code_of
 from ..proxy_protocol import ProxyHeader
 from ..registry import SessionRecord
 from .driver import Driver
+from .secured import ChannelStream
 from .session import Session
 
 __all__ = ["SessionBlock"]
@@ -104,6 +105,8 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
             now=now,
             pool=None if admission is None else admission.pool,
         )
+        if isinstance(transport, ChannelStream) and not transport.half_closes:
+            core.confirm_output()
         record = SessionRecord(core, self._name, self._proxy_header)
         self._driver = driver = Driver(core, transport, record)
         self._session = session = Session(driver)

@@ -6,8 +6,9 @@ import errno
 import os
 import socket
 import ssl as ssl_module
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from math import inf
 
 import trio
@@ -99,19 +100,26 @@ def connect(
     )
     check_name(name)
 
-    async def dial() -> trio.abc.Stream:
+    async def begin() -> trio.abc.Stream:
         if target.command is not None:
             grace = (config or Config()).close_timeout
             return CommandStream(Command(target.command, grace))
-        with trio.move_on_after(inf if target.timeout is None else target.timeout) as scope:
-            return await _dial(target)
-        assert scope.cancelled_caught
-        raise target.timed_out()
+        return await in_time(target, partial(dial, target))
 
-    return SessionBlock(dial, sock, client=True, config=config, name=name)
+    return SessionBlock(begin, sock, client=True, config=config, name=name)
 
 
-async def _dial(target: Target) -> trio.abc.Stream:
+async def in_time(
+    target: Target, reach: Callable[[], Awaitable[trio.abc.Stream]]
+) -> trio.abc.Stream:
+    """Dial within the target's time, or raise its `TimeoutError`."""
+    with trio.move_on_after(inf if target.timeout is None else target.timeout):
+        return await reach()
+    raise target.timed_out()
+
+
+async def dial(target: Target) -> trio.abc.Stream:
+    """Connect a stream to a target, with TLS over it if that is wanted."""
     transport: trio.abc.Stream
     if target.path is not None:
         transport = trio.SocketStream(await _reach_path(target.path))

@@ -33,7 +33,7 @@ from ..core import ABORT, CLOSE, HALF_CLOSE, NOTHING, CoreSession, CoreStream
 from ..errors import ErrorCode
 from ..front_end import WRITE_SIZE, BaseDriver, call_logged
 from ..registry import SessionRecord
-from .secured import Secured, SecuredStream, Straight, straight_over
+from .secured import Channel, straight_over
 
 logger: logging.Logger = logging.getLogger("muxado")
 
@@ -96,9 +96,7 @@ class Driver(BaseDriver):
         self.record: SessionRecord = record
         self.transport = transport
         # What the core's bytes are read from and written to without trio's stream between.
-        self._straight: Straight | Secured | None = straight_over(transport)
-        if isinstance(transport, SecuredStream):
-            self._straight = transport.channel
+        self._straight: Channel | None = straight_over(transport)
         self._sent = 0  # since other tasks had a turn
         self.lost: bool = False
         self.fatal: BaseException | None = None
@@ -243,7 +241,7 @@ class Driver(BaseDriver):
             self.core.receive_data(data, trio.current_time())
         return len(data)
 
-    async def _receive_straight(self, straight: Straight | Secured) -> int:
+    async def _receive_straight(self, straight: Channel) -> int:
         """Do the same with a socket, reading into the core's buffer.
 
         Not by trio's `recv_into`, which waits with the buffer in its hand: the core may have
@@ -319,7 +317,7 @@ class Driver(BaseDriver):
                     await self._read_done.wait()
             self._fail(exc)
 
-    async def _send_straight(self, data: bytes, straight: Straight | Secured) -> None:
+    async def _send_straight(self, data: bytes, straight: Channel) -> None:
         """Send all of it on a socket; with fewer turns of the loop than trio's `send_all` takes."""
         rest = memoryview(data)
         while True:

@@ -28,7 +28,7 @@ from ..endpoint import (
 from ..errors import ErrorCode
 from ..front_end import log_session_failure
 from ..snapshots import ServerStats
-from .acceptor import Acceptor, Slot, run_handler
+from .acceptor import Acceptor, Slot, Upgrade, run_handler
 from .block import not_entered
 from .errors import original
 from .session import Session
@@ -145,10 +145,11 @@ class Server(_Listening):
         place: Place,
         config: Config | None,
         admission: Admission,
+        upgrade: Upgrade | None = None,
     ) -> None:
         """Not for users."""
         self._handler = handler
-        self._acceptor = Acceptor(sockets, place, config, admission, self._handle)
+        self._acceptor = Acceptor(sockets, place, config, admission, self._handle, upgrade)
         self._handlers: dict[Session, trio.CancelScope] = {}
         self._closing = trio.Event()
         self._over = trio.Event()
@@ -291,8 +292,31 @@ async def serve(
     place = listen_place(
         host, port, path, sock, ssl, backlog, config, proxy_protocol, reuse_port, kind=kind
     )
+    await run_server(handler, place, backlog, config, admission, task_status)
+
+
+async def run_server(
+    handler: Callable[[Session], Awaitable[object]],
+    place: Place,
+    backlog: int,
+    config: Config | None,
+    admission: Admission,
+    task_status: trio.TaskStatus[Server],
+    upgrade: Upgrade | None = None,
+) -> None:
+    """Run a server, its arguments being checked.
+
+    Args:
+        handler: as for `serve`, and so are the following.
+        place: where and how it listens.
+        backlog: see there.
+        config: see there.
+        admission: counts and limits the sessions.
+        task_status: see there.
+        upgrade: the handshake of what the sessions go over, where that has one of its own.
+    """
     sockets = await _bind(place, backlog)
-    await Server(handler, sockets, place, config, admission)._run(task_status)
+    await Server(handler, sockets, place, config, admission, upgrade)._run(task_status)
 
 
 @trio.lowlevel.enable_ki_protection

@@ -11,7 +11,7 @@ import os
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -93,6 +93,11 @@ class Secured:
                 raise
         self._encrypted()
         self._flush()
+
+    def recv(self, size: int) -> bytes:
+        """Return some bytes, decrypted, b"" at the end; it raises as `recv_into` does."""
+        buffer = bytearray(size)
+        return bytes(buffer[: self.recv_into(memoryview(buffer))])
 
     def recv_into(self, buffer: memoryview) -> int:
         """Decrypt what has come into a buffer, as much as it holds; return 0 at the end.
@@ -186,64 +191,54 @@ class Secured:
             self._flush()
 
 
-class SecuredStream(trio.abc.HalfCloseableStream):
-    """TLS over a socket's stream, for a session's tasks, which use the `channel` itself.
+class Channel(Protocol):
+    """What a session's bytes are read from and written to without waiting.
 
-    It has the methods that tell of a connection, as `trio.SSLStream` has them.
+    What can't be done yet raises `BlockingIOError`, `SSLWantReadError` or `SSLWantWriteError`.
+    """
+
+    sock: trio.socket.SocketType
+    """What is waited for then."""
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Read into a buffer; return how many bytes, 0 at the end."""
+
+    def send(self, data: memoryview, /) -> int:
+        """Send bytes, and return how many. If it raises, the same ones must be given again."""
+
+
+class ChannelStream(trio.abc.HalfCloseableStream):
+    """A channel as trio's stream. A session's tasks use the `channel` itself.
 
     Attributes:
         transport_stream: the stream underneath.
-        channel: what encrypts and decrypts.
+        channel: what carries the bytes.
+        half_closes: whether the peer can go on sending after `send_eof`.
     """
 
-    def __init__(
-        self,
-        stream: trio.SocketStream,
-        context: ssl.SSLContext,
-        *,
-        server_side: bool,
-        name: str | None,
-    ) -> None:
-        self.transport_stream: trio.SocketStream = stream
-        self.channel: Secured = Secured(
-            Straight(stream.socket), context, server_side=server_side, name=name
-        )
+    half_closes: bool = True
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.channel.object, name)
-
-    async def do_handshake(self) -> None:
-        """Do the handshake.
-
-        Raises:
-            trio.BrokenResourceError: it failed; the cause says why.
-        """
-        try:
-            await self._until_done(self.channel.do_handshake)
-        except OSError as exc:  # ssl.SSLError too
-            raise trio.BrokenResourceError(str(exc)) from exc
+    def __init__(self, stream: trio.abc.Stream, channel: Channel) -> None:
+        self.transport_stream: trio.abc.Stream = stream
+        self.channel: Channel = channel
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         buffer = bytearray(max_bytes or PIECE)
-        count = await self._until_done(lambda: self.channel.recv_into(memoryview(buffer)))
+        count = await self.until_done(lambda: self.channel.recv_into(memoryview(buffer)))
         return bytes(buffer[:count])
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._until_done(lambda: self.channel.send(memoryview(data)))
+        await self.until_done(lambda: self.channel.send(memoryview(data)))
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.transport_stream.wait_send_all_might_not_block()
 
-    async def send_eof(self) -> None:
-        await self._until_done(self.channel.unwrap)
-        await self.transport_stream.send_eof()
-
     async def aclose(self) -> None:
         await self.transport_stream.aclose()
 
-    async def _until_done(self, step: Callable[[], T]) -> T:
+    async def until_done(self, step: Callable[[], T]) -> T:
         """Take a step again whenever the socket lets it go on."""
-        sock = self.transport_stream.socket
+        sock = self.channel.sock
         await trio.lowlevel.checkpoint()
         while True:
             try:
@@ -254,6 +249,45 @@ class SecuredStream(trio.abc.HalfCloseableStream):
                 await trio.lowlevel.wait_writable(sock)
 
 
+class SecuredStream(ChannelStream):
+    """TLS over a socket's stream.
+
+    It has the methods that tell of a connection, as `trio.SSLStream` has them.
+    """
+
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        name: str | None,
+    ) -> None:
+        self._secured = Secured(
+            Straight(stream.socket), context, server_side=server_side, name=name
+        )
+        self._stream = stream
+        super().__init__(stream, self._secured)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._secured.object, name)
+
+    async def do_handshake(self) -> None:
+        """Do the handshake.
+
+        Raises:
+            trio.BrokenResourceError: it failed; the cause says why.
+        """
+        try:
+            await self.until_done(self._secured.do_handshake)
+        except OSError as exc:  # ssl.SSLError too
+            raise trio.BrokenResourceError(str(exc)) from exc
+
+    async def send_eof(self) -> None:
+        await self.until_done(self._secured.unwrap)
+        await self._stream.send_eof()
+
+
 def secure(
     stream: trio.abc.Stream,
     context: ssl.SSLContext,
@@ -262,13 +296,15 @@ def secure(
     name: str | None = None,
 ) -> SecuredStream | trio.SSLStream[trio.abc.Stream]:
     """Return TLS over a stream, before its handshake; trio's own over one that is no socket's."""
-    if straight_over(stream) and isinstance(stream, trio.SocketStream):
+    if isinstance(stream, trio.SocketStream) and straight_over(stream):
         return SecuredStream(stream, context, server_side=server_side, name=name)
     return trio.SSLStream(stream, context, server_side=server_side, server_hostname=name)
 
 
-def straight_over(stream: trio.abc.Stream) -> Straight | None:
+def straight_over(stream: trio.abc.Stream) -> Channel | None:
     """Return how to read and write without a stream's own calls; None if that can't be."""
+    if isinstance(stream, ChannelStream):
+        return stream.channel
     if type(stream) is trio.SocketStream and hasattr(os, "readv"):
         return Straight(stream.socket)
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +51,11 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         self._on_stream = None
         self._serving = 0  # calls of `serve`
         driver.subscribe(self._notify)
-        transport = driver.transport
-        secured = transport if isinstance(transport, (trio.SSLStream, SecuredStream)) else None
-        sock = _socket_of(transport)
+        below = list(_streams(driver.transport))
+        secured = next((s for s in below if isinstance(s, (trio.SSLStream, SecuredStream))), None)
+        sock = getattr(below[-1], "socket", None)
         tune(sock)
-        self._info = ConnectionInfo(sock, secured)
+        self._info = ConnectionInfo(sock, secured, more=getattr(below[0], "info", None))
 
     @property
     def transport(self) -> trio.abc.Stream:
@@ -322,8 +322,9 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         return kind(str(exc))
 
 
-def _socket_of(transport: Any) -> Any:
-    """Return the socket at the bottom of a transport, None if there is none."""
-    while not hasattr(transport, "socket") and hasattr(transport, "transport_stream"):
-        transport = transport.transport_stream
-    return getattr(transport, "socket", None)
+def _streams(stream: Any) -> Iterator[Any]:
+    """Yield a stream and those underneath, down to the one that has a socket."""
+    yield stream
+    while not hasattr(stream, "socket") and hasattr(stream, "transport_stream"):
+        stream = stream.transport_stream
+        yield stream

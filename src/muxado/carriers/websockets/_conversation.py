@@ -69,7 +69,8 @@ class Conversation:
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent."""
-        return self._protocol.state is State.OPEN
+        # A close frame that came together with the handshake's request leaves the state open.
+        return self._protocol.state is State.OPEN and self._protocol.close_rcvd is None
 
     def receive(self, data: bytes, stuck: bool) -> bytes:
         """Take in what has come; return the session's bytes in it.
