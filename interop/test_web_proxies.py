@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import runpy
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from tests.patience import patience
@@ -20,6 +23,8 @@ from muxado.carriers.websockets import connect
 from .helpers import free_port
 
 pytestmark = pytest.mark.anyio
+
+EXAMPLE = Path(__file__).parent.parent / "examples/agents_by_websocket.py"
 
 NGINX = """
 daemon off;
@@ -35,12 +40,12 @@ http {{
     scgi_temp_path {folder}/e;
     server {{
         listen 127.0.0.1:{port};
-        location /mux/ {{
+        location / {{
             proxy_pass http://127.0.0.1:{backend};
             proxy_http_version 1.1;
             proxy_set_header Upgrade $http_upgrade;
             proxy_set_header Connection upgrade;
-            proxy_read_timeout 1s;
+            proxy_read_timeout {seconds}s;
         }}
     }}
 }}
@@ -49,9 +54,9 @@ HAPROXY = """
 defaults
     mode http
     timeout connect 5s
-    timeout client 1s
-    timeout server 1s
-    timeout tunnel 1s
+    timeout client {seconds}s
+    timeout server {seconds}s
+    timeout tunnel {seconds}s
 frontend web
     bind 127.0.0.1:{port}
     default_backend application
@@ -60,22 +65,22 @@ backend application
 """
 
 
-def nginx(folder: Path, port: int, backend: int) -> list[str]:
+def nginx(folder: Path, **settings: int) -> list[str]:
     """Write nginx's configuration; return the command that runs it."""
     config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, port=port, backend=backend))
+    config.write_text(NGINX.format(folder=folder, **settings))
     return ["nginx", "-e", f"{folder}/log", "-p", str(folder), "-c", str(config)]
 
 
-def haproxy(folder: Path, port: int, backend: int) -> list[str]:
+def haproxy(folder: Path, **settings: int) -> list[str]:
     """Write HAProxy's configuration; return the command that runs it."""
     config = folder / "haproxy.cfg"
-    config.write_text(HAPROXY.format(port=port, backend=backend))
+    config.write_text(HAPROXY.format(**settings))
     return ["haproxy", "-db", "-q", "-f", str(config)]
 
 
 PROXIES = [pytest.param(nginx, id="nginx"), pytest.param(haproxy, id="haproxy")]
-Proxy = Callable[[Path, int, int], list[str]]
+Proxy = Callable[..., list[str]]
 
 
 @pytest.fixture
@@ -101,8 +106,15 @@ async def application() -> AsyncIterator[int]:
     async def serve(session: muxado.Session) -> None:
         await session.serve(echo)
 
+    async with web_server(mount(serve, config=muxado.Config(ping_interval=1000))) as port:
+        yield port
+
+
+@asynccontextmanager
+async def web_server(app: Any) -> AsyncIterator[int]:
+    """Run an application under uvicorn; give its port."""
     settings = uvicorn.Config(
-        mount(serve, config=muxado.Config(ping_interval=1000)),
+        app,
         "127.0.0.1",
         0,
         ws="websockets-sansio",
@@ -122,9 +134,11 @@ async def application() -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def running(proxy: Proxy, folder: Path, port: int, backend: int) -> AsyncIterator[None]:
-    """Run a proxy in front of an application, until the block is left."""
-    command = proxy(folder, port, backend)
+async def running(
+    proxy: Proxy, folder: Path, port: int, backend: int, seconds: int = 1
+) -> AsyncIterator[None]:
+    """Run a proxy in front of an application, with such timeouts, until the block is left."""
+    command = proxy(folder, port=port, backend=backend, seconds=seconds)
     program = shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         assert not os.environ.get("MUXADO_REQUIRE_PROXIES"), f"{command[0]} is not installed"
@@ -183,3 +197,31 @@ async def test_a_dialer_outlives_a_restart_of_the_proxy(proxy: Proxy, tmp_path: 
                     session = await dialer.session()
                     assert await ask(session, b"hello") == b"hello"
                 await session.wait_closed()
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+async def test_the_example_works_through_a_proxy_as_it_is_installed(
+    proxy: Proxy, tmp_path: Path
+) -> None:
+    """Agents dial the proxy, and what asks for them comes through it too."""
+    example = runpy.run_path(str(EXAMPLE))
+    async with (
+        asyncio.timeout(patience(30)),
+        web_server(example["application"]) as backend,
+        asyncio.TaskGroup() as group,
+    ):
+        port = free_port()
+        async with running(proxy, tmp_path, port, backend, seconds=60):
+            url = f"ws://127.0.0.1:{port}/mux/"
+            dialled = [
+                group.create_task(example["agent"](url, token)) for token in example["TOKENS"]
+            ]
+            while len(example["agents"]) < 2:
+                example["changed"].clear()
+                await example["changed"].wait()
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+                for name in ("north", "south"):
+                    assert (await http.get(f"/agents/{name}")).text == f"{name}: all is well"
+                assert (await http.get("/agents/west")).status_code == 503
+            for task in dialled:
+                task.cancel()

@@ -1,7 +1,7 @@
-// Command wires is a real Go endpoint of yamux or smux for the interoperability
-// tests.
+// Command wires is a real Go endpoint of yamux, smux or muxado for the
+// interoperability tests.
 //
-// It makes exactly one session, over one TCP or TLS connection, and is driven
+// It makes exactly one session, over one TCP, TLS or WebSocket connection, and is driven
 // by JSON lines like the muxado peer beside it: commands on stdin, replies and
 // events on stdout. README.md describes every flag and command.
 package main
@@ -30,6 +30,7 @@ type options struct {
 	lib, role, listen, dial     string
 	tls                         bool
 	cert, key, ca, alpn         string
+	websocket                   string
 	behaviour                   string
 	window, backlog             uint
 	keepalive, keepaliveTimeout time.Duration
@@ -39,7 +40,7 @@ type options struct {
 
 func main() {
 	o := new(options)
-	flag.StringVar(&o.lib, "library", "", "hashicorp, libp2p, smux-v1 or smux-v2")
+	flag.StringVar(&o.lib, "library", "", "hashicorp, libp2p, smux-v1, smux-v2 or muxado")
 	flag.StringVar(&o.role, "role", "", "client or server; does not depend on who dials")
 	flag.StringVar(&o.listen, "listen", "", "`address` to take one TCP connection on")
 	flag.StringVar(&o.dial, "dial", "", "`address` to make the TCP connection to")
@@ -48,6 +49,7 @@ func main() {
 	flag.StringVar(&o.key, "key", "", "PEM `file` with the private key")
 	flag.StringVar(&o.ca, "ca", "", "PEM `file` with the CAs to verify the server with")
 	flag.StringVar(&o.alpn, "alpn", "", "ALPN `protocol` to offer or select")
+	flag.StringVar(&o.websocket, "websocket", "", "go over a WebSocket with this `subprotocol`")
 	flag.StringVar(&o.behaviour, "behaviour", "none", "what to do with accepted streams: "+behaviourSyntax)
 	flag.UintVar(&o.window, "window", 0, "a stream's receive window in `bytes` (0: the library's default)")
 	flag.UintVar(&o.backlog, "backlog", 0, "accept backlog in `streams` (0: the library's default)")
@@ -89,6 +91,9 @@ func main() {
 }
 
 func connect(o *options, out *output) (net.Conn, error) {
+	if o.websocket != "" {
+		return connectWebSocket(o, out)
+	}
 	var conn net.Conn
 	var err error
 	if o.dial != "" {

@@ -11,9 +11,10 @@ import (
 	hashicorp "github.com/hashicorp/yamux"
 	libp2p "github.com/libp2p/go-yamux/v5"
 	"github.com/xtaci/smux"
+	muxado "golang.ngrok.com/muxado/v2"
 )
 
-// stream is what the three libraries' streams have in common.
+// stream is what the libraries' streams have in common.
 type stream interface {
 	io.ReadWriteCloser
 	SetDeadline(time.Time) error
@@ -45,8 +46,10 @@ func newSession(o *options, conn net.Conn) (session, error) {
 		return newSmux(o, conn, 1)
 	case "smux-v2":
 		return newSmux(o, conn, 2)
+	case "muxado":
+		return newMuxado(o, conn)
 	}
-	return nil, errors.New("-library is hashicorp, libp2p, smux-v1 or smux-v2")
+	return nil, errors.New("-library is hashicorp, libp2p, smux-v1, smux-v2 or muxado")
 }
 
 // hashicorp/yamux
@@ -182,3 +185,42 @@ func (s smuxSession) Ping() (time.Duration, error) { return 0, errNotThere }
 func (s smuxSession) Done() <-chan struct{}        { return s.CloseChan() }
 func (s smuxStream) Reset() error                  { return errNotThere }
 func (s smuxStream) Number() uint32                { return s.ID() }
+
+// muxado
+
+type muxadoSession struct {
+	muxado.Session
+	done chan struct{}
+}
+type muxadoStream struct{ muxado.Stream }
+
+func newMuxado(o *options, conn net.Conn) (session, error) {
+	create := muxado.Server
+	if o.role == "client" {
+		create = muxado.Client
+	}
+	config := &muxado.Config{MaxWindowSize: uint32(o.window), AcceptBacklog: uint32(o.backlog)}
+	s := muxadoSession{create(conn, config), make(chan struct{})}
+	go func() {
+		s.Wait()
+		close(s.done)
+	}()
+	return s, nil
+}
+
+func (s muxadoSession) Open() (stream, error) {
+	str, err := s.OpenStream()
+	return muxadoStream{str}, err
+}
+
+func (s muxadoSession) Accept() (stream, error) {
+	str, err := s.AcceptStream()
+	return muxadoStream{str}, err
+}
+
+func (s muxadoSession) GoAway() error                { return errNotThere }
+func (s muxadoSession) Ping() (time.Duration, error) { return 0, errNotThere }
+func (s muxadoSession) NumStreams() int              { return -1 }
+func (s muxadoSession) Done() <-chan struct{}        { return s.done }
+func (s muxadoStream) Reset() error                  { return errNotThere }
+func (s muxadoStream) Number() uint32                { return s.Id() }
