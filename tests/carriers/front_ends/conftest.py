@@ -17,12 +17,10 @@ from .sides import FRONT_ENDS
 __all__ = ["connect", "ends"]
 
 PAIRINGS = [
-    ("sync", "sync", "ws"),
-    ("trio", "trio", "ws"),
     ("sync", "trio", "wss"),
-    ("trio", "sync", "wss"),
-    ("sync", "asyncio", "ws"),
-    ("asyncio", "trio", "wss"),
+    ("trio", "sync", "ws"),
+    ("asyncio", "sync", "wss"),
+    ("trio", "asyncio", "wss"),
 ]
 
 

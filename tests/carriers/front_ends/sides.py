@@ -38,7 +38,7 @@ class Arrivals(ListenerSide):
 
 def url_of(port: int, tls: ssl.SSLContext | None) -> str:
     scheme = "ws" if tls is None else "wss"
-    return f"{scheme}://localhost:{port}/mux?token=secret"
+    return f"{scheme}://127.0.0.1:{port}/mux?token=secret"
 
 
 class SyncWebSockets(SyncFrontEnd):
@@ -61,7 +61,7 @@ class SyncWebSockets(SyncFrontEnd):
             arrivals.arrived.put(session)
             session.wait_closed()
 
-        with websockets.sync.serve(handle, "localhost", 0, ssl=tls, config=config) as server:
+        with websockets.sync.serve(handle, "127.0.0.1", 0, ssl=tls, config=config) as server:
             arrivals.port = server.addresses[0][1]
             yield arrivals
 
@@ -91,7 +91,7 @@ class TrioWebSockets(TrioFrontEnd):
         async def serving() -> AsyncIterator[muxado.trio.Server]:
             async with trio.open_nursery() as nursery:
                 serve = partial(websockets.trio.serve, ssl=tls, config=config)
-                server: muxado.trio.Server = await nursery.start(serve, handle, "localhost", 0)
+                server: muxado.trio.Server = await nursery.start(serve, handle, "127.0.0.1", 0)
                 yield server
                 server.close()
 
@@ -126,7 +126,7 @@ class AsyncioWebSockets(AsyncioFrontEnd):
 
         @asynccontextmanager
         async def serving() -> AsyncIterator[muxado.Server]:
-            async with websockets.serve(handle, "localhost", 0, ssl=tls, config=config) as server:
+            async with websockets.serve(handle, "127.0.0.1", 0, ssl=tls, config=config) as server:
                 yield server
 
         with self.loop.enter(serving()) as server:

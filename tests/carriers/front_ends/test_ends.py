@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from muxado.carriers.websockets import trio as for_trio
 from tests.carriers.test_websockets import FIN, GREETING, HELLO
 from tests.certificates import Tls
 from tests.contract.sides import PATIENCE, FrontEnd, ListenerSide, Side
+from tests.servers import microsocks, tinyproxy
 
 OURS = ("sync", "trio")
 CLOSE = b"\x88\x82" + bytes(4) + b"\x03\xe8"  # code 1000, masked
@@ -54,7 +56,7 @@ def listener(front_end: FrontEnd) -> Iterator[ListenerSide]:
 def raw_client(port: int) -> Iterator[websockets.sync.client.ClientConnection]:
     """Dial as a program that uses the library `websockets` and knows nothing of sessions."""
     with websockets.sync.client.connect(
-        f"ws://localhost:{port}/mux",
+        f"ws://127.0.0.1:{port}/mux",
         subprotocols=[Subprotocol("muxado.v2")],
         close_timeout=PATIENCE,
     ) as websocket:
@@ -119,7 +121,7 @@ def test_both_ends_know_the_headers_and_the_peer(
 def test_the_certificate_is_verified_and_known(front_end: FrontEnd, tls: Tls) -> None:
     with front_end.listen(tls.server, Config()) as listener:
         with pytest.raises(ssl.SSLCertVerificationError):
-            dial(front_end.name, f"wss://localhost:{listener.port}/")
+            dial(front_end.name, f"wss://127.0.0.1:{listener.port}/")
         with front_end.connect(listener.port, tls.client, Config()) as client:
             assert client.session.get_extra_info("peercert")  # type: ignore[attr-defined]
             assert client.session.get_extra_info("cipher")  # type: ignore[attr-defined]
@@ -129,7 +131,7 @@ def test_the_certificate_is_verified_and_known(front_end: FrontEnd, tls: Tls) ->
 def test_a_web_page_and_another_subprotocol_are_refused(
     front_end: FrontEnd, listener: ListenerSide
 ) -> None:
-    url = f"ws://localhost:{listener.port}/mux"
+    url = f"ws://127.0.0.1:{listener.port}/mux"
     with pytest.raises(HandshakeRefused) as refused:
         dial(front_end.name, url, headers={"Origin": "https://evil.example"})
     assert refused.value.status == 403
@@ -207,6 +209,16 @@ def test_a_dialer_waits_as_long_as_the_server_asks_for(name: str) -> None:
         assert next_try - now > 30
 
 
+@pytest.mark.parametrize("run", [tinyproxy, microsocks])
+def test_a_websocket_goes_through_a_real_proxy(
+    front_end: FrontEnd, run: Any, tls: Tls, tmp_path: Path
+) -> None:
+    with run(tmp_path) as proxy, front_end.listen(tls.server, Config()) as listener:
+        url = f"wss://127.0.0.1:{listener.port}/"
+        dial(front_end.name, url, ssl=tls.client, proxy=proxy)
+        listener.accept().wait_closed()
+
+
 # Ends
 
 
@@ -247,7 +259,7 @@ def test_an_aborted_session_reaches_the_socket_at_once(front_end: FrontEnd) -> N
     """The peer answers no close frame, and its socket ends all the same."""
     with (
         front_end.listen(None, Config(close_timeout=1000)) as listener,
-        socket.create_connection(("localhost", listener.port), PATIENCE) as sock,
+        socket.create_connection(("127.0.0.1", listener.port), PATIENCE) as sock,
     ):
         sock.sendall(GREETING)
         side = listener.accept()
@@ -259,7 +271,7 @@ def test_an_aborted_session_reaches_the_socket_at_once(front_end: FrontEnd) -> N
 def test_a_peer_that_answers_no_close_frame_is_left_after_a_while(front_end: FrontEnd) -> None:
     with (
         front_end.listen(None, Config(close_timeout=0.1)) as listener,
-        socket.create_connection(("localhost", listener.port), PATIENCE) as sock,
+        socket.create_connection(("127.0.0.1", listener.port), PATIENCE) as sock,
     ):
         sock.sendall(GREETING)
         side = listener.accept()
@@ -272,7 +284,7 @@ def test_pings_are_answered_and_unread_answers_end_the_session(listener: Listene
     with raw_client(listener.port) as websocket:
         listener.accept()
         assert websocket.ping().wait(PATIENCE)
-    with socket.create_connection(("localhost", listener.port), PATIENCE) as sock:
+    with socket.create_connection(("127.0.0.1", listener.port), PATIENCE) as sock:
         sock.sendall(GREETING)
         side = listener.accept()
         ping = b"\x89\xfd\0\0\0\0" + bytes(125)
@@ -297,7 +309,7 @@ def test_a_connection_may_be_cut_at_every_byte(front_end: FrontEnd) -> None:
     said = GREETING + frames + CLOSE
     with front_end.listen(None, Config()) as listener:
         for count in range(len(said) + 1):
-            with socket.create_connection(("localhost", listener.port), PATIENCE) as sock:
+            with socket.create_connection(("127.0.0.1", listener.port), PATIENCE) as sock:
                 sock.sendall(said[:count])
                 sock.shutdown(socket.SHUT_WR)
                 received(sock)
