@@ -173,6 +173,27 @@ class ProxyHeader:
         self.destination = _address(version, hosts[size:], int.from_bytes(ports[2:], "big"))
 
 
+def pack_header(source: tuple[str, int] | None, destination: tuple[str, int]) -> bytes:
+    """Return a header of version 2, for a connection that is passed on.
+
+    Args:
+        source: address and port of the client; None if it is not known.
+        destination: those that it connected to. Where one is of IPv4 and the other of IPv6, both
+            are written as IPv6's.
+    """
+    if source is None:
+        return SIGNATURE + bytes((LOCAL, 0, 0, 0))
+    hosts = [ipaddress.ip_address(each[0].partition("%")[0]) for each in (source, destination)]
+    if len({host.version for host in hosts}) > 1:
+        hosts = [
+            ipaddress.ip_address(f"::ffff:{host}") if host.version == 4 else host for host in hosts
+        ]
+    family = 0x11 if hosts[0].version == 4 else 0x21
+    ports = [each[1].to_bytes(2, "big") for each in (source, destination)]
+    addresses = b"".join([*[host.packed for host in hosts], *ports])
+    return SIGNATURE + bytes((PROXY, family)) + len(addresses).to_bytes(2, "big") + addresses
+
+
 def _packed(version: int, text: bytes) -> bytes:
     return socket.inet_pton(version, text.decode("ascii"))
 

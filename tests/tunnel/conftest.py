@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.bounded import bound
 from tests.fixtures import anyio_backend, no_tasks_left
 from tests.patience import patience
 
+from .commands import Commands, on_states
+
+if TYPE_CHECKING:
+    from muxado.tunnel import Server
+
 __all__ = ["anyio_backend", "no_tasks_left", "pytest_itemcollected"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     bound(item, patience(15))
+
+
+@pytest.fixture
+def commands() -> Iterator[Commands]:
+    with on_states() as commands:
+        yield commands
+
+
+@pytest.fixture
+async def server(no_tasks_left: None, tmp_path: Path) -> AsyncIterator[Server]:
+    from muxado.tunnel import Server
+
+    async with Server(tmp_path / "server", "127.0.0.1", 0) as running:
+        yield running

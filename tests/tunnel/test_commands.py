@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -19,74 +15,11 @@ pytest.importorskip("click")
 pytest.importorskip("cryptography")
 pytest.importorskip("platformdirs")
 
-from tests.patience import patience
 from tests.servers import free_port
 
+from .commands import TIMEOUT, Commands, read_line, talk
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
-
-TIMEOUT = patience(20)
-
-
-class Commands:
-    """Runs commands on a server's and a client's state of their own."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.server_state = folder / "s"
-        self.client_state = folder / "c"
-        self._stack = stack
-
-    def start(self, *arguments: str, said: str = "") -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "muxado", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        timer = threading.Timer(TIMEOUT, process.kill)
-        timer.start()
-        self._stack.callback(timer.cancel)
-        self._stack.callback(process.communicate)
-        self._stack.callback(process.kill)
-        assert process.stdin is not None
-        process.stdin.write(said)
-        process.stdin.flush()
-        return process
-
-    def server(self, port: int) -> subprocess.Popen[str]:
-        listen = ("--listen", f"127.0.0.1:{port}")
-        process = self.start("server", *listen, "--state", str(self.server_state))
-        assert f"listening on 127.0.0.1:{port}" in read_line(process)
-        return process
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "muxado", *arguments, "--state", str(self.server_state)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
-
-    def invite(self, name: str, *rules: str) -> str:
-        allowed = [word for rule in rules for word in ("--allow", rule)]
-        done = self.run("invite", name, *allowed)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
-@pytest.fixture
-def commands() -> Iterator[Commands]:
-    # A short path: a Unix socket is to be in it.
-    with tempfile.TemporaryDirectory(prefix="mux") as folder, ExitStack() as stack:
-        yield Commands(Path(folder), stack)
-
-
-def read_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline()
-
-
-def talk(port: int, said: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT) as sock:
-        sock.sendall(said)
-        sock.shutdown(socket.SHUT_WR)
-        return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 @pytest.fixture
@@ -200,8 +133,67 @@ def test_what_is_wrong_is_said_in_a_line(commands: Commands) -> None:
         (["expose", "3000"], "give an invitation with --to -"),
         (["expose", "nonsense"], "it takes HOST:PORT"),
         (["forward", "5432"], "it takes PORT:HOST:PORT or PORT:NAME"),
+        (["expose", "lan=socks"], "allow-target says"),
+        (["stdio", "nothing:at:all"], "it takes HOST:PORT"),
+        (["run", "missing.toml"], "missing.toml can't be read"),
     ):
         done = commands.run(*arguments)
         assert done.returncode in (1, 2)
         assert told in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_what_can_not_be_had_is_said_by_the_exit_status(commands: Commands, target: int) -> None:
+    commands.server(free_port())
+    invitation = commands.invite("laptop", "forward:127.0.0.1:80")
+    state = ("--state", str(commands.client_state))
+    near = free_port()
+    forward = ("forward", f"{near}:db")
+    expose = ("expose", "80")
+    for words, told in ((forward, "no right reach:db"), (expose, "no right to expose")):
+        # The second time the invitation is spent, and stands for what is known since.
+        process = commands.start(*words, "--once", "--to", invitation.strip(), *state)
+        _, said = process.communicate()
+        assert process.returncode == 3, said
+        assert told in said
+    held = commands.start("forward", f"{target}:127.0.0.1:80", *state)
+    stdio = commands.start("stdio", f"127.0.0.1:{target}", *state)
+    for process, told in ((held, "address already in use"), (stdio, "gives no right to it")):
+        _, said = process.communicate()
+        assert process.returncode == 1, said
+        assert told in said
+
+
+def test_a_file_is_read_again_at_sighup_and_what_stays_is_not_cut(
+    commands: Commands, target: int
+) -> None:
+    commands.server(free_port())
+    first, second = free_port(), free_port()
+    invitation = commands.invite("laptop", f"expose:{first}", f"expose:{second}", "private:*")
+    path = commands.client_state.parent / "client.toml"
+    web = f'[expose.web]\ntarget = "127.0.0.1:{target}"\nport = {first}\n'
+    path.write_text(web)
+    running = commands.start(
+        "run",
+        str(path),
+        "--json",
+        "--to",
+        "-",
+        "--state",
+        str(commands.client_state),
+        said=invitation,
+    )
+    assert json.loads(read_line(running))["port"] == first
+    with socket.create_connection(("127.0.0.1", first), timeout=TIMEOUT) as stays:
+        stays.sendall(b"one ")
+        path.write_text(web + "port = 1\n")
+        running.send_signal(signal.SIGHUP)
+        assert running.stderr is not None
+        assert f"{path}: Cannot overwrite a value (at line 4" in running.stderr.readline()
+        path.write_text(web + f'[expose.more]\ntarget = "{target}"\nport = {second}\n')
+        running.send_signal(signal.SIGHUP)
+        assert json.loads(read_line(running))["port"] == second
+        stays.sendall(b"two")
+        stays.shutdown(socket.SHUT_WR)
+        assert b"".join(iter(lambda: stays.recv(100), b"")) == b"ONE TWO"
+    assert talk(second, b"more") == b"MORE"

@@ -68,7 +68,7 @@ def test_the_default_is_a_range_of_ports_and_private_names() -> None:
     assert not rights.may_expose(21000)
     assert rights.may_offer("anything")
     assert not rights.may_reach("anything")
-    assert not rights.may_forward("192.0.2.1", "192.0.2.1", 80)
+    assert not rights.may_dial("forward", "192.0.2.1", "192.0.2.1", 80)
 
 
 def test_nothing_is_allowed_without_a_rule() -> None:
@@ -76,7 +76,7 @@ def test_nothing_is_allowed_without_a_rule() -> None:
     assert not rights.may_expose(80)
     assert not rights.may_offer("a")
     assert not rights.may_reach("a")
-    assert not rights.may_forward("a", "8.8.8.8", 80)
+    assert not rights.may_dial("forward", "a", "8.8.8.8", 80)
 
 
 def test_names_are_those_of_the_rule_and_of_its_kind() -> None:
@@ -116,10 +116,10 @@ def test_names_are_those_of_the_rule_and_of_its_kind() -> None:
 def test_a_target_is_judged_by_the_address_that_is_dialled(
     rule: str, host: str, address: str, port: int, allowed: bool
 ) -> None:
-    assert Rights([rule]).may_forward(host, address, port) is allowed
+    assert Rights([rule]).may_dial("forward", host, address, port) is allowed
 
 
 def test_the_port_of_the_server_itself_must_be_named_by_its_address() -> None:
-    assert not Rights(["forward:10.0.0.0/8:*"]).may_forward("x", "10.0.0.1", 7443, own=True)
-    assert not Rights(["forward:x:*"]).may_forward("x", "10.0.0.1", 7443, own=True)
-    assert Rights(["forward:10.0.0.1:*"]).may_forward("x", "10.0.0.1", 7443, own=True)
+    assert not Rights(["forward:10.0.0.0/8:*"]).may_dial("forward", "x", "10.0.0.1", 7443, own=True)
+    assert not Rights(["forward:x:*"]).may_dial("forward", "x", "10.0.0.1", 7443, own=True)
+    assert Rights(["forward:10.0.0.1:*"]).may_dial("forward", "x", "10.0.0.1", 7443, own=True)

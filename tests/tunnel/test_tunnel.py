@@ -7,8 +7,6 @@ import hashlib
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,87 +14,26 @@ import pytest
 pytest.importorskip("cryptography")
 
 import muxado
-from muxado.cluster import Control, Denied, Header, Message, join
+from muxado.cluster import Denied, Header, Message
 from muxado.tunnel import Client, ClientState, Invitation, Known, Server, ServerState, WrongPin
 from muxado.tunnel.invitations import new_secret
 from muxado.tunnel.pins import client_context
 from tests.servers import free_port
 
+from .sides import (
+    LOCAL,
+    Pair,
+    assert_reset,
+    client,
+    echo_all,
+    gone,
+    hash_through,
+    liar,
+    rules,
+    target,
+)
+
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_tasks_left")]
-
-LOCAL = "127.0.0.1"
-
-Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-@pytest.fixture
-async def server(no_tasks_left: None, tmp_path: Path) -> AsyncIterator[Server]:
-    async with Server(tmp_path / "server", LOCAL, 0) as running:
-        yield running
-
-
-@asynccontextmanager
-async def client(
-    server: Server, folder: Path, name: str = "laptop", rules: tuple[str, ...] | None = None
-) -> AsyncIterator[Client]:
-    """Invite a client, and connect it."""
-    state = ClientState(folder / name)
-    invitation = server.invite(name, LOCAL, rules) if rules else server.invite(name, LOCAL)
-    known = state.accept(invitation)
-    async with Client(known, state, once=True) as connected:
-        await connected.connected()
-        yield connected
-
-
-@asynccontextmanager
-async def target(
-    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-) -> AsyncIterator[str]:
-    """Run a server; give its address."""
-    async with await asyncio.start_server(answer, LOCAL, 0) as listening:
-        host, port = listening.sockets[0].getsockname()
-        yield f"{host}:{port}"
-        listening.close()
-
-
-async def echo_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer at the end of what comes: with the hash of all of it."""
-    data = await reader.read()
-    writer.write(hashlib.sha256(data).digest())
-    writer.close()
-
-
-async def hash_through(port: int, data: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection(LOCAL, port)
-    writer.write(data)
-    writer.write_eof()
-    answer = await reader.read()
-    writer.close()
-    return answer
-
-
-def rules(*, ports: int = 0, more: tuple[str, ...] = ()) -> tuple[str, ...]:
-    return (f"expose:{ports or free_port()}", *more)
-
-
-async def assert_reset(port: int) -> None:
-    """Check that a connection is made, and reset."""
-    reader, writer = await asyncio.open_connection(LOCAL, port)
-    writer.write(b"x")
-    with pytest.raises(ConnectionResetError):
-        await reader.read()
-    writer.close()
-
-
-async def gone(port: int) -> None:
-    """Wait until a port refuses connections."""
-    while True:
-        try:
-            _, writer = await asyncio.open_connection(LOCAL, port)
-        except ConnectionError:
-            return
-        writer.close()
-        await asyncio.sleep(0.02)
 
 
 async def test_an_exposed_service_is_reached_with_half_close_kept(
@@ -307,18 +244,6 @@ async def test_a_wrong_pin_is_told_nothing(no_tasks_left: None, tmp_path: Path) 
         right = Invitation(real.invite("laptop"), places, (real.pin, false.pin))
         async with Client(Known("x", right, new_secret())):
             assert await hearing != b""
-
-
-@asynccontextmanager
-async def liar(
-    server: Server, name: str, rules: tuple[str, ...]
-) -> AsyncIterator[tuple[muxado.Session, Control]]:
-    """A session of an invited client, whose program is ours."""
-    token = server.state.invite(name, rules)
-    context = client_context((server.state.pin,))
-    async with muxado.connect(LOCAL, server.port, ssl=context) as session:
-        control, _ = await join(session, key=new_secret(), token=token)
-        yield session, control
 
 
 @pytest.mark.parametrize(

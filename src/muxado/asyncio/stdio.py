@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from io import FileIO
 
 from ..config import Config
 from ..endpoint import check_config, check_handler
@@ -14,7 +15,7 @@ from ..stdio import one_socket, take_stdio
 from .connecting import server
 from .session import Session
 
-__all__ = ["serve_stdio"]
+__all__ = ["open_pipes", "open_reader", "open_writer", "serve_stdio"]
 
 
 async def serve_stdio(
@@ -36,28 +37,46 @@ async def serve_stdio(
     """
     check_handler(handler)
     check_config(config)
-    reader, writer = await _open(*take_stdio())
+    reader, writer = await open_pipes(*take_stdio())
     async with server(reader, writer, config=config) as session:
         await handler(session)
 
 
-async def _open(source: int, sink: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def open_pipes(source: int, sink: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a reader and a writer over two descriptors, which belong to them from then on.
+
+    Args:
+        source: what is read: a pipe, a socket or a terminal.
+        sink: what is written; it may be the same socket.
+    """
     if one_socket(source, sink):
         os.close(sink)
         sock = socket.socket(fileno=source)
         if sock.family == socket.AF_UNIX:
             return await asyncio.open_unix_connection(sock=sock)
         return await asyncio.open_connection(sock=sock)
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
     with contextlib.ExitStack() as on_failure:
         output = on_failure.enter_context(os.fdopen(sink, "wb", 0))
-        opened = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb", 0)
-        )
-        on_failure.callback(opened[0].close)
-        transport, protocol = await loop.connect_write_pipe(
-            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), output
-        )
+        reader, transport = await open_reader(source)
+        on_failure.callback(transport.close)
+        writer = await open_writer(output)
         on_failure.pop_all()
-    return reader, asyncio.StreamWriter(transport, protocol, None, loop)
+    return reader, writer
+
+
+async def open_reader(source: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    """Return a reader of a descriptor, which belongs to it from then on, and its transport."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb", 0)
+    )
+    return reader, transport
+
+
+async def open_writer(output: FileIO) -> asyncio.StreamWriter:
+    """Return a writer to an unbuffered file, which belongs to it from then on."""
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), output
+    )
+    return asyncio.StreamWriter(transport, protocol, None, loop)

@@ -9,7 +9,7 @@ import click
 
 from .. import __version__
 from ..build import COMPILED
-from .tunnel import COMMANDS
+from . import tunnel, tunnel_jobs
 
 
 def _version() -> str:
@@ -167,5 +167,5 @@ def top(
     sys.exit(run(path, interval=interval, once=once, number=session, most=most, sort=sort))
 
 
-for _command in COMMANDS:
+for _command in (*tunnel.COMMANDS, *tunnel_jobs.COMMANDS):
     cli.add_command(_command)

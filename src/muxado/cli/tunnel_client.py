@@ -1,104 +1,82 @@
-"""`muxado expose` and `muxado forward`."""
+"""`muxado expose`, `forward`, `socks` and `run`; `stdio`, which is one connection."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-import re
+import os
 import signal
 import ssl
+import stat
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ..cluster.errors import Denied
+from ..asyncio import relay
+from ..asyncio.stdio import open_pipes, open_reader, open_writer
 from ..errors import MuxadoError, UsageError
 from ..extras import needs
-from ..tunnel import Client, ClientState, Invitation, Known, Target
-from ..tunnel.invitations import format_place, parse_place
+from ..tunnel import Client, ClientState, Exposed, Forward, Invitation, Known
+from ..tunnel.forwarding import REFUSALS
+from ..tunnel.invitations import format_place
+from ..tunnel.jobs import Exposing, Jobs, Listening, Plan, parse_forward, parse_listen, read_plan
+from ..tunnel.messages import SOCKS, check_service
 from .loop import run_in_best_loop
 
 with needs("tunnel"):
     from platformdirs import user_data_path
 
-__all__ = ["expose", "forward"]
+__all__ = ["expose", "forward", "run", "socks", "stdio"]
 
-REFUSED = 3  # the exit status
+# Exit statuses. 2 is click's, for what can't be asked for.
+FAILED = 1
+REFUSED = 3
 
-Start = Callable[[Client], Awaitable[None]]
+STDIO_TIMEOUT = 15.0  # seconds, for a session with the server
+
+logger: logging.Logger = logging.getLogger("muxado.tunnel")
+
+Read = Callable[[], Plan]
 
 
-def expose(
-    what: str,
-    port: int | None,
-    private: bool,
-    sources: tuple[str, ...],
-    as_json: bool,
-    *,
-    once: bool,
-    to: str | None,
-    state: Path | None,
-) -> int:
+def expose(what: str, allowed: tuple[str, ...], shown: dict[str, Any], **options: Any) -> int:
     """Expose a service until a signal comes; return the exit status."""
-    name, equals, rest = what.partition("=")
-    target = Target.parse(rest if equals else what)
-    name = name if equals else _name_of(target)
-    known, kept = _find(to, state)
-
-    async def start(client: Client) -> None:
-        exposed = await client.expose(name, target, port=port, private=private, sources=sources)
-        host = known.invitation.places[0][0]
-        if as_json:
-            shown = {"service": name, "target": str(target), "host": host, "port": exposed.port}
-            click.echo(json.dumps(shown))
-        elif private:
-            click.echo(f"private {name}  ->  {target}")
-        else:
-            click.echo(f"tcp {format_place((host, exposed.port))}  ->  {target}")
-
-    return _stay(known, kept, once, start)
+    name, equals, target = what.partition("=")
+    if not equals:
+        name, target = "", what
+    exposing = Exposing.parse(name, target, allowed, **shown)
+    return _do(lambda: Plan(exposing=(exposing,)), **options)
 
 
-def forward(what: str, as_json: bool, *, once: bool, to: str | None, state: Path | None) -> int:
+def forward(what: str, **options: Any) -> int:
     """Listen until a signal comes; return the exit status."""
-    (host, port), service = parse_forward(what)
+    listening = parse_forward(what)
+    return _do(lambda: Plan(listening=(listening,)), **options)
+
+
+def socks(listen: str, **options: Any) -> int:
+    """Listen for SOCKS until a signal comes; return the exit status."""
+    listening = parse_listen(listen, SOCKS)
+    return _do(lambda: Plan(listening=(listening,)), **options)
+
+
+def run(file: Path, **options: Any) -> int:
+    """Do what a file says until a signal comes; return the exit status."""
+    return _do(lambda: read_plan(file), reload=True, **options)
+
+
+def stdio(place: str, *, to: str | None, state: Path | None) -> int:
+    """Connect the standard input and output to a place; return the exit status."""
+    service = check_service(place)
+    if to == "-":
+        raise UsageError("the standard input is the connection's: accept the invitation first")
     known, kept = _find(to, state)
-
-    async def start(client: Client) -> None:
-        await client.connected()
-        listening = await client.forward(service, host, port)
-        address = format_place(listening.address)
-        if as_json:
-            click.echo(json.dumps({"address": address, "service": service}))
-        else:
-            click.echo(f"{address}  ->  {service}")
-
-    return _stay(known, kept, once, start)
-
-
-def parse_forward(text: str) -> tuple[tuple[str, int], str]:
-    """Return where to listen, and what it leads to, of ``[HOST:]PORT:(HOST:PORT|NAME)``.
-
-    Raises:
-        UsageError: it is none.
-    """
-    # In brackets a host may have colons.
-    parts = re.findall(r"\[[^\]]*\](?=:|$)|[^:\[\]]+(?=:|$)", text)
-    if ":".join(parts) != text or not 2 <= len(parts) <= 4:
-        raise UsageError(f"it takes PORT:HOST:PORT or PORT:NAME, not {text!r:.80}")
-    host = "127.0.0.1" if parts[0].isdigit() else parts.pop(0)
-    if len(parts) < 2:
-        raise UsageError(f"it takes PORT:HOST:PORT or PORT:NAME, not {text!r:.80}")
-    return parse_place(f"{host}:{parts[0]}"), ":".join(parts[1:])
-
-
-def _name_of(target: Target) -> str:
-    """Return a name for a service that was given none."""
-    said = re.sub("[^a-z0-9]+", "-", str(target).lower()).strip("-")
-    return said[-63:].strip("-")
+    _log()
+    return run_in_best_loop(_until_signal(_connect(Client(known, kept, once=True), service)))
 
 
 def _find(to: str | None, folder: Path | None) -> tuple[Known, ClientState]:
@@ -113,34 +91,194 @@ def _find(to: str | None, folder: Path | None) -> tuple[Known, ClientState]:
     return state.find(to), state
 
 
-def _stay(known: Known, state: ClientState, once: bool, start: Start) -> int:
+def _log() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    return run_in_best_loop(_run(known, state, once, start))
 
 
-async def _run(known: Known, state: ClientState, once: bool, start: Start) -> int:
-    work = asyncio.create_task(_work(known, state, once, start))
+async def _until_signal(work: Coroutine[Any, Any, int]) -> int:
+    """Do something until a signal comes; return the exit status."""
+    task = asyncio.create_task(work)
     if sys.platform != "win32":
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, work.cancel)
+            loop.add_signal_handler(number, task.cancel)
     try:
-        return await work
+        return await task
     except asyncio.CancelledError:
         return 0
 
 
-async def _work(known: Known, state: ClientState, once: bool, start: Start) -> int:
-    """Stay connected; return the exit status when the server is not to be had, with `once`."""
-    async with Client(known, state, once=once) as client:
+# Jobs that last
+
+
+def _do(
+    read: Read,
+    *,
+    as_json: bool,
+    once: bool,
+    to: str | None,
+    state: Path | None,
+    reload: bool = False,
+) -> int:
+    plan = read()
+    known, kept = _find(to or plan.server, state)
+    _log()
+    return run_in_best_loop(
+        _until_signal(_stay(known, kept, plan, read if reload else None, as_json, once))
+    )
+
+
+async def _stay(
+    known: Known, state: ClientState, plan: Plan, reread: Read | None, as_json: bool, once: bool
+) -> int:
+    """Do what the plan says, until the server is not to be had, with `once`."""
+    told = Told(known.invitation.places[0][0], as_json)
+    refused = asyncio.Event()
+
+    def answered(exposed: Exposed) -> None:
+        if exposed.error is None:
+            told.exposed(exposed)
+        elif once:
+            refused.set()
+
+    async with Client(known, state, once=once, on_answer=answered) as client:
+        jobs = Jobs(client)
         try:
+            await client.connected()
+            for listening, opened in await jobs.change(plan):
+                told.listening(listening, opened)
+                lacking = client.lacks(listening.service)
+                if lacking:
+                    logger.warning(
+                        "%s leads to nothing: the server gives this client no right %s",
+                        listening,
+                        lacking,
+                    )
+                    if once:
+                        return REFUSED
+            tasks = [asyncio.create_task(refused.wait()), asyncio.create_task(_last(client))]
+            if reread is not None and hasattr(signal, "SIGHUP"):
+                tasks.append(asyncio.create_task(_reread(jobs, reread, told)))
             try:
-                await start(client)
-            except Denied:  # which was logged; what is wrong may be put right at the server
-                if once:
-                    return REFUSED
-            while True:
-                await (await client.connected()).wait_closed()
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+        except (MuxadoError, ssl.SSLCertVerificationError) as exc:
+            click.echo(f"muxado: {exc}", err=True)
+        return REFUSED
+
+
+async def _last(client: Client) -> None:
+    """Wait for the final error of a client, which is raised."""
+    while True:
+        await (await client.connected()).wait_closed()
+
+
+async def _reread(jobs: Jobs, reread: Read, told: Told) -> None:
+    """Read the plan again at each SIGHUP."""
+    wanted = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, wanted.set)
+    while True:
+        await wanted.wait()
+        wanted.clear()
+        try:
+            for listening, opened in await jobs.change(reread()):
+                told.listening(listening, opened)
+        except (UsageError, OSError) as exc:
+            logger.error("what is to be done is as before, where this is wrong: %s", exc)
+
+
+class Told:
+    """Says on the standard output what there is: a line for each, or a line of JSON."""
+
+    def __init__(self, host: str, as_json: bool) -> None:
+        self._host = host
+        self._as_json = as_json
+
+    def exposed(self, exposed: Exposed) -> None:
+        """Say where a service is."""
+        target = str(exposed.target)
+        shown = {"service": exposed.service, "target": target}
+        if not exposed.port:
+            self._say(f"private {exposed.service}  ->  {target}", shown | {"private": True})
+            return
+        place = format_place((self._host, exposed.port))
+        self._say(f"tcp {place}  ->  {target}", shown | {"host": self._host, "port": exposed.port})
+
+    def listening(self, listening: Listening, opened: Forward) -> None:
+        """Say what listens."""
+        address = format_place(opened.address)
+        service = "socks" if listening.service == SOCKS else listening.service
+        self._say(f"{address}  ->  {service}", {"address": address, "service": service})
+
+    def _say(self, line: str, shown: dict[str, object]) -> None:
+        click.echo(json.dumps(shown) if self._as_json else line)
+
+
+# One connection
+
+
+async def _connect(client: Client, service: str) -> int:
+    async with client:
+        try:
+            async with asyncio.timeout(STDIO_TIMEOUT):
+                stream = await client.open(service)
+        except TimeoutError:
+            why = client.dialer.last_error
+            click.echo(f"muxado: the server can't be reached: {why}", err=True)
+            return FAILED
         except (MuxadoError, ssl.SSLCertVerificationError) as exc:
             click.echo(f"muxado: {exc}", err=True)
             return REFUSED
+        result = await relay(stream, await _open_stdio())
+        if result.ended == "end":
+            return 0
+        if result.code in REFUSALS and not result.from_stream:
+            lacking = client.lacks(service)
+            hint = f", {lacking}" if lacking else ""
+            click.echo(f"muxado: {service}: {REFUSALS[result.code]}{hint}", err=True)
+        else:
+            click.echo(f"muxado: {service}: the connection was cut", err=True)
+        return FAILED
+
+
+async def _open_stdio() -> tuple[Any, Any]:
+    """Return a reader and a writer over the standard input and output."""
+    files = [_is_file(number) for number in (0, 1)]
+    if not any(files):
+        return await open_pipes(os.dup(0), os.dup(1))
+    reader: Any = File(0) if files[0] else (await open_reader(os.dup(0)))[0]
+    writer: Any = File(1) if files[1] else await open_writer(os.fdopen(os.dup(1), "wb", 0))
+    return reader, writer
+
+
+def _is_file(number: int) -> bool:
+    """Return whether a descriptor is one of those that are always ready: a file, /dev/null."""
+    mode = os.fstat(number).st_mode
+    return not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(number))
+
+
+class File:
+    """A file that is always ready, as a reader and a writer."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    async def read(self, n: int) -> bytes:
+        """Return what comes next."""
+        return os.read(self._number, n)
+
+    def write(self, data: bytes) -> None:
+        """Write all of it."""
+        while data:
+            data = data[os.write(self._number, data) :]
+
+    async def drain(self) -> None:
+        """Do nothing: it is written."""
+
+    def close(self) -> None:
+        """Do nothing: the process ends."""

@@ -2,16 +2,19 @@
 
 A client is invited once, and from then on has a key of its own; it knows the server by the server's
 key. What a client may do is said by rules (see `muxado.tunnel.rules`). This is what the commands
-``muxado server``, ``expose`` and ``forward`` are made of.
+``muxado server``, ``expose``, ``forward`` and ``socks`` are made of.
 """
 
 from __future__ import annotations
 
-from .client import Client, Exposed, Forward
+from .client import Client
+from .forwarding import Forward
 from .invitations import Invitation
+from .offers import Exposed
 from .pins import WrongPin
 from .rules import DEFAULT_RULES, Rights, Rule
 from .server import Server
+from .socks import SocksTarget
 from .state import ClientState, Known, ServerState
 from .targets import Target
 
@@ -27,6 +30,7 @@ __all__ = [
     "Rule",
     "Server",
     "ServerState",
+    "SocksTarget",
     "Target",
     "WrongPin",
 ]

@@ -23,76 +23,27 @@ from ..cluster.names import check_name
 from ..config import Config
 from ..errors import ErrorCode, MuxadoError, UsageError
 from ..redial import Backoff, DialerState
-from .invitations import Invitation, format_place, parse_place
-from .messages import Offer, parse_sources
+from .forwarding import Forward
+from .invitations import Invitation
+from .messages import SOCKS, UNREACHABLE, Offer, check_service, parse_sources
+from .offers import Exposed
 from .pins import client_context
-from .server import CONFIG, UNREACHABLE
+from .rules import Rights
+from .server import CONFIG
+from .socks import SocksRefused, SocksTarget
 from .state import ClientState, Known
 from .targets import TIMEOUT, Target
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["BACKOFF", "Client", "Exposed", "Forward"]
+__all__ = ["BACKOFF", "Client"]
 
 logger: logging.Logger = logging.getLogger("muxado.tunnel")
 
 BACKOFF = Backoff(first=0.1, most=2.0)
 
-
-class Exposed:
-    """A service that a client offers. From `Client.expose`.
-
-    Attributes:
-        service: its name.
-        target: what is dialled for it.
-        port: the server's port, 0 for a private one.
-        error: why the server does not serve it now, None if it does.
-    """
-
-    def __init__(self, offer: Offer, target: Target) -> None:
-        """Not for users."""
-        self.service: str = offer.service
-        self.target: Target = target
-        self.port: int = offer.port
-        self.error: Denied | None = None
-        self.offer: Offer = offer
-        self.answered: asyncio.Event = asyncio.Event()
-
-    def packed(self) -> dict[str, object]:
-        """Return what is said of it: the port that it has is asked for again."""
-        offer = self.offer
-        again = Offer(offer.service, offer.private, self.port, offer.exact, offer.sources)
-        return again.pack()
-
-    def take(self, answer: Message) -> None:
-        """Take the server's answer. Not for users."""
-        port, code = answer.fields.get("port"), answer.fields.get("code")
-        if type(port) is int:
-            self.port, self.error = port, None
-        else:
-            self.error = Denied(answer.text("text"), code if type(code) is int else 403)
-            logger.warning("%s is not exposed: %s", self.service, self.error)
-        self.answered.set()
-
-
-class Forward:
-    """A port of this machine that leads to something. From `Client.forward`.
-
-    Attributes:
-        service: what it leads to.
-        address: host and port that are listened on.
-    """
-
-    def __init__(self, service: str, server: asyncio.Server) -> None:
-        """Not for users."""
-        self.service: str = service
-        self.address: tuple[str, int] = server.sockets[0].getsockname()[:2]
-        self._server = server
-
-    def close(self) -> None:
-        """Listen no more; connections go on. Harmless if repeated."""
-        self._server.close()
+WITHDRAWN = "the right to it was taken away"
 
 
 class Client:
@@ -120,6 +71,7 @@ class Client:
         once: bool = False,
         timeout: float = 10.0,
         on_change: Callable[[DialerState], object] | None = None,
+        on_answer: Callable[[Exposed], object] | None = None,
     ) -> None:
         """Say whom to dial.
 
@@ -131,6 +83,7 @@ class Client:
             once: whether a denial, or a server that is not who it should be, is final.
             timeout: seconds for a try.
             on_change: called with the state of the dialer when it has changed.
+            on_answer: called when the server has said something new of a service.
         """
         self._known = known
         self._state = state
@@ -138,6 +91,8 @@ class Client:
         self._backoff = backoff
         self._places = cycle(known.invitation.places)
         self._context = client_context(known.invitation.pins)
+        self._rights: Rights | None = None
+        self._on_answer = on_answer
         self._exposed: dict[str, Exposed] = {}
         self._forwards: list[Forward] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -161,40 +116,82 @@ class Client:
         """
         return await self._dialer.session()
 
-    async def expose(
+    def offer(
         self,
         service: str,
-        target: str | Target,
+        target: str | Target | SocksTarget,
         *,
         port: int | None = None,
         private: bool = False,
         sources: tuple[str, ...] = (),
+        proxy_protocol: bool = False,
     ) -> Exposed:
-        """Offer a service, and wait for the server's answer.
+        """Offer a service, to this session and each that follows, without waiting.
+
+        The server's answer is in what is returned; what it denies is offered again every now and
+        then, since the reason may pass.
 
         Args:
             service: its name, a DNS label.
-            target: what to dial for it: ``PORT``, ``HOST:PORT`` or ``unix:PATH``.
+            target: what to dial for it: ``PORT``, ``HOST:PORT`` or ``unix:PATH``; a `SocksTarget`
+                lets callers choose.
             port: the server's port. None: any one that this client has a right to.
             private: whether it is for other clients, and has no port.
             sources: the networks that may connect to the port; () for all.
+            proxy_protocol: whether the target is told the caller's address, by a header of the
+                PROXY protocol, version 2, before anything else.
 
         Raises:
             UsageError: an argument can't be, or the service is offered already.
-            Denied: the server does not allow it, or the port is another's. It is offered to the
-                next session again all the same, until `withdraw`.
         """
         if private and (port is not None or sources):
-            raise UsageError("a private service has no port")
+            raise UsageError("a private service has no port, and so no --from: `reach:` rules it")
         if port is not None and not 0 < port < 65536:
             raise UsageError(f"no port: {port!r:.20}")
         if check_name(service) in self._exposed:
             raise UsageError(f"{service} is exposed already")
+        if isinstance(target, SocksTarget) and proxy_protocol:
+            raise UsageError("targets that callers choose are told nothing: no PROXY protocol")
         offer = Offer(service, private, port or 0, port is not None, parse_sources(sources))
-        exposed = Exposed(offer, Target.parse(target) if isinstance(target, str) else target)
-        self._exposed[service] = exposed
+        found = Target.parse(target) if isinstance(target, str) else target
+        exposed = self._exposed[service] = Exposed(offer, found, proxy_protocol)
         if self._control is not None:
             self._control.say("offer", **exposed.packed())
+        return exposed
+
+    async def expose(
+        self,
+        service: str,
+        target: str | Target | SocksTarget,
+        *,
+        port: int | None = None,
+        private: bool = False,
+        sources: tuple[str, ...] = (),
+        proxy_protocol: bool = False,
+    ) -> Exposed:
+        """Offer a service, and wait for the server's answer.
+
+        Args:
+            service: as for `offer`, and so are the following.
+            target: see there.
+            port: see there.
+            private: see there.
+            sources: see there.
+            proxy_protocol: see there.
+
+        Raises:
+            UsageError: an argument can't be, or the service is offered already.
+            Denied: the server does not allow it, or the port is another's. It is offered again
+                all the same, until `withdraw`.
+        """
+        exposed = self.offer(
+            service,
+            target,
+            port=port,
+            private=private,
+            sources=sources,
+            proxy_protocol=proxy_protocol,
+        )
         while not exposed.answered.is_set():
             await self._wait(exposed)
         if exposed.error is not None:
@@ -237,22 +234,70 @@ class Client:
             UsageError: it is neither.
             OSError: the port can't be listened on.
         """
-        if ":" in service:
-            service = format_place(parse_place(service))
-        else:
-            check_name(service)
+        return await self._listen_on(check_service(service), host, port)
 
-        async def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            await self._pass(service, reader, writer)
+    async def socks(self, host: str = "127.0.0.1", port: int = 0) -> Forward:
+        """Listen on this machine for SOCKS5, which leads to places beyond the server.
 
-        server = await asyncio.start_server(arrive, host, port, backlog=1024)
-        forward = Forward(service, server)
+        The server looks names up.
+
+        Args:
+            host: the address to listen on.
+            port: the port, 0 for any free one.
+
+        Raises:
+            OSError: the port can't be listened on.
+        """
+        return await self._listen_on(SOCKS, host, port)
+
+    async def _listen_on(self, service: str, host: str, port: int) -> Forward:
+        async def connect() -> Stream:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._open(service)
+
+        forward = Forward(service)
+        await forward.listen(host, port, connect)
         self._forwards.append(forward)
         return forward
+
+    async def open(self, service: str) -> Stream:
+        """Open a stream that leads through the server, once there is a session.
+
+        What can't be had is reset: with 403 for want of a right, 404 if no client offers it, and
+        502 if it can't be reached from the far end.
+
+        Args:
+            service: as for `forward`.
+
+        Raises:
+            UsageError: it is neither.
+            Denied: with `once`, the server does not want this client.
+            OSError: with `once`, the server is not who it should be.
+        """
+        return await self._open(check_service(service))
+
+    async def _open(self, service: str) -> Stream:
+        stream = await self._dialer.open()
+        stream.write_nowait(Header(service).pack())
+        return stream
+
+    def lacks(self, service: str) -> str:
+        """Return the right that the server has to give for a service, as far as its hello told.
+
+        Args:
+            service: as for `forward`, or `SOCKS`.
+
+        Returns:
+            "" if there is nothing known to be lacking: targets are judged when they are dialled.
+        """
+        rights = self._rights
+        if rights is None:
+            return ""
+        if service == SOCKS:
+            return "" if rights.has("socks") else "socks:NET:PORTS"
+        if ":" in service:
+            return "" if rights.has("forward") else f"forward:{service}"
+        return "" if rights.may_reach(service) else f"reach:{service}"
 
     async def __aenter__(self) -> Self:
         await self._dialer.__aenter__()
@@ -272,6 +317,9 @@ class Client:
         try:
             await self._dialer.__aexit__(exc_type, exc, traceback)
         finally:
+            for forward in self._forwards:
+                forward.close(cut=True)
+                await forward.wait_closed()
             tasks = set(self._tasks)
             for task in tasks:
                 task.cancel()
@@ -313,6 +361,7 @@ class Client:
             if self._state is not None:
                 self._state.redeemed(known)
         self._control = control
+        self._rights = _rights_of(ok)
         answers = ok.fields.get("services", [])
         for fields in answers if isinstance(answers, list) else []:
             if isinstance(fields, dict):
@@ -335,16 +384,42 @@ class Client:
                     self._dialer.renew()
                 elif message.type == "error":
                     logger.warning("the server says: %s", message.text("text"))
-                elif message.type in ("replaced", "withdrawn"):
-                    service = message.text("service")
-                    logger.warning("the server serves %r no more: %s", service, message.type)
+                elif message.type == "withdrawn":
+                    self._answered(Message("offered", message.fields | {"text": WITHDRAWN}))
+                elif message.type == "replaced":
+                    self._replaced(message.text("service"))
         if self._control is control:
             self._control = None
 
     def _answered(self, message: Message) -> None:
+        """Take an answer; offer again later what is denied."""
         exposed = self._exposed.get(message.text("service"))
+        if exposed is None:
+            return
+        if exposed.take(message):
+            if exposed.error is not None:
+                logger.warning("%s is not exposed: %s", exposed.service, exposed.error)
+            self._tell(exposed)
+        if exposed.error is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._backoff.most, self._offer_again, exposed, self._control)
+
+    def _offer_again(self, exposed: Exposed, control: Control | None) -> None:
+        current = self._exposed.get(exposed.service) is exposed and self._control is control
+        if current and control is not None and exposed.error is not None:
+            control.say("offer", **exposed.packed())
+
+    def _replaced(self, service: str) -> None:
+        """Take note that a newer session of this client has a service, which is left to it."""
+        exposed = self._exposed.get(service)
         if exposed is not None:
-            exposed.take(message)
+            exposed.error = Denied("a newer session of this client offers it", 409)
+            logger.warning("%s is not exposed any more: %s", service, exposed.error)
+            self._tell(exposed)
+
+    def _tell(self, exposed: Exposed) -> None:
+        if self._on_answer is not None:
+            self._on_answer(exposed)
 
     async def _serve(self) -> None:
         with contextlib.suppress(MuxadoError, OSError):  # what is final, `connected` raises
@@ -364,23 +439,22 @@ class Client:
             stream.reset(404)
             return
         try:
-            pair = await exposed.target.dial()
+            pair = await exposed.connect(stream, header)
+        except SocksRefused as exc:
+            logger.warning("%s: %s", exposed.service, exc)
+        except MuxadoError:
+            pass  # the caller has gone
         except OSError as exc:
             logger.warning("%s: %s can't be reached: %s", exposed.service, exposed.target, exc)
             stream.reset(UNREACHABLE)
-            return
-        await relay(stream, pair)
+        else:
+            await relay(stream, pair)
 
-    async def _pass(
-        self, service: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Pass a connection of this machine on to the server."""
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                stream = await self._dialer.open()
-            stream.write_nowait(Header(service).pack())
-        except (MuxadoError, OSError) as exc:
-            logger.warning("%s can't be reached: %s", service, exc)
-            writer.transport.abort()
-            return
-        await relay(stream, (reader, writer))
+
+def _rights_of(ok: Message) -> Rights | None:
+    """Return the rights that a server names; None if it names what this version does not know."""
+    lines = ok.fields.get("rights")
+    try:
+        return Rights(lines) if isinstance(lines, list) else None
+    except (UsageError, AttributeError):
+        return None

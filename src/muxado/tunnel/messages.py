@@ -1,4 +1,4 @@
-"""What a client offers, as hello and later messages of the control stream say it."""
+"""What a client offers and asks for, as the control stream and the headers of streams say it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from ..cluster.errors import HeaderError
-from ..cluster.names import is_name
+from ..cluster.names import check_name, is_name
 from ..errors import UsageError
+from .invitations import format_place, parse_place
 
-__all__ = ["Offer", "Sources", "parse_sources"]
+__all__ = ["SOCKS", "UNREACHABLE", "Offer", "Sources", "check_service", "parse_sources"]
 
+SOCKS = "socks:"  # a header's service, where the stream then says itself what it is to reach
+UNREACHABLE = 502  # what a stream is reset with
 MOST_SOURCES = 64
 
 Sources = tuple[IPv4Network | IPv6Network, ...]
@@ -77,6 +80,17 @@ class Offer:
         found = ip_address(address.partition("%")[0])
         found = getattr(found, "ipv4_mapped", None) or found
         return any(found.version == each.version and found in each for each in self.sources)
+
+
+def check_service(service: str) -> str:
+    """Return a service that can be asked for: ``HOST:PORT`` or a name.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if ":" in service:
+        return format_place(parse_place(service))
+    return check_name(service)
 
 
 def parse_sources(texts: Iterable[object]) -> Sources:

@@ -4,6 +4,7 @@
 - ``private:NAME`` or ``private:*``: offer a service of that name, without a port.
 - ``reach:NAME``: use what another client offers under that name.
 - ``forward:HOST:PORTS`` or ``forward:NET:PORTS``: reach targets beyond the server.
+- ``socks:HOST:PORTS`` or ``socks:NET:PORTS``: reach them by SOCKS5.
 
 Ports are ``80``, ``8000-8999`` or ``*``. An IPv6 address or network stands in brackets.
 
@@ -31,7 +32,8 @@ DEFAULT_RULES: tuple[str, ...] = ("expose:20000-20999", "private:*")
 """What an invitation allows that says nothing else."""
 
 HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
-KINDS = ("expose", "private", "reach", "forward")
+TARGETS = ("forward", "socks")
+KINDS = ("expose", "private", "reach", *TARGETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class Rule:
     """One rule. `str()` gives its line.
 
     Attributes:
-        kind: ``expose``, ``private``, ``reach`` or ``forward``.
+        kind: ``expose``, ``private``, ``reach``, ``forward`` or ``socks``.
         what: a name, a host or a network; "" for ``expose``, and ``*`` for any name.
         first: the first port, 0 where there are none.
         last: the last one.
@@ -60,12 +62,12 @@ class Rule:
         kind, colon, rest = text.strip().partition(":")
         if not colon or kind not in KINDS:
             raise UsageError(
-                "a rule is expose:, private:, reach: or forward: and what it is about,"
+                "a rule is expose:, private:, reach:, forward: or socks: and what it is about,"
                 f" not {text!r:.80}"
             )
         if kind == "expose":
             return cls(kind, "", *_ports(rest, text))
-        if kind == "forward":
+        if kind in TARGETS:
             host, _, ports = rest.rpartition(":")
             return cls(kind, _host(host, text), *_ports(ports, text))
         if not (is_name(rest) or (kind == "private" and rest == "*")):
@@ -85,8 +87,8 @@ class Rule:
         return f"{self.kind}:{what}:{ports}"
 
     def allows_target(self, host: str, address: Address, port: int, special: bool) -> bool:
-        """Return whether it is a rule that allows a target; a special one it must name itself."""
-        if self.kind != "forward" or not self.first <= port <= self.last:
+        """Return whether a rule about targets allows one; a special one it must name itself."""
+        if not self.first <= port <= self.last:
             return False
         network = _network(self.what)
         if network is None:
@@ -139,14 +141,15 @@ class Rights:
         """Return whether the client may use a private service of that name."""
         return any(rule.kind == "reach" and rule.what == name for rule in self.rules)
 
-    def may_forward_at_all(self) -> bool:
-        """Return whether there is any target; if not, no name need be looked up."""
-        return any(rule.kind == "forward" for rule in self.rules)
+    def has(self, kind: str) -> bool:
+        """Return whether there is a rule of a kind; if not, no name need be looked up."""
+        return any(rule.kind == kind for rule in self.rules)
 
-    def may_forward(self, host: str, address: str, port: int, *, own: bool = False) -> bool:
+    def may_dial(self, kind: str, host: str, address: str, port: int, *, own: bool = False) -> bool:
         """Return whether the client may reach a target beyond the server.
 
         Args:
+            kind: in which way, ``forward`` or ``socks``.
             host: what the client has asked for, a name or an address.
             address: the address that is about to be dialled.
             port: the port.
@@ -154,7 +157,10 @@ class Rights:
         """
         dialled = _plain(ip_address(address.partition("%")[0]))
         special = own or not _is_ordinary(dialled)
-        return any(rule.allows_target(host, dialled, port, special) for rule in self.rules)
+        return any(
+            rule.kind == kind and rule.allows_target(host, dialled, port, special)
+            for rule in self.rules
+        )
 
 
 def _plain(address: Address) -> Address:
@@ -191,7 +197,7 @@ def _host(text: str, line: str) -> str:
             raise UsageError(f"no address or network in {line!r:.80}: {exc}") from None
         return str(network.network_address) if network.num_addresses == 1 else str(network)
     if HOST.fullmatch(bare) is None:
-        raise UsageError(f"forward: takes HOST:PORTS or NET:PORTS, not {line!r:.80}")
+        raise UsageError(f"it takes HOST:PORTS or NET:PORTS, not {line!r:.80}")
     return bare.lower()
 
 

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import time
@@ -29,10 +28,11 @@ from ..config import Config
 from ..errors import MuxadoError, SessionError, UsageError
 from .clients import Connected
 from .exposing import Exposure
-from .invitations import DEFAULT_PORT, Invitation, hash_secret, parse_place
-from .messages import Offer
+from .invitations import DEFAULT_PORT, Invitation, format_place, hash_secret, parse_place
+from .messages import SOCKS, UNREACHABLE, Offer
 from .pins import server_context
 from .rules import DEFAULT_RULES, Rights
+from .socks import SocksRefused, connect_asked
 from .state import ServerState
 from .targets import dial_allowed, is_own_address
 
@@ -50,7 +50,6 @@ HELLO_TIMEOUT = 10.0  # seconds
 LOOK = 0.3  # seconds between two looks at whether rights have changed
 MOST_OFFERS = 256  # of one session
 SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
-UNREACHABLE = 502  # the code of a reset
 
 
 class Server:
@@ -403,10 +402,14 @@ class Server:
             return
         service = header.service
         try:
-            if ":" in service:
+            if service == SOCKS:
+                await self._socks(client, stream)
+            elif ":" in service:
                 await self._forward(client, stream, *parse_place(service))
             else:
                 await self._reach(client, stream, service)
+        except SocksRefused as exc:
+            logger.warning("%s may not have what it asks for by SOCKS: %s", client.name, exc)
         except (ClusterError, UsageError) as exc:
             logger.warning("%s may not have %r: %s", client.name, service[:80], exc)
             stream.reset(exc.code if isinstance(exc, ClusterError) else 400)
@@ -424,21 +427,40 @@ class Server:
             await relay(stream, exposure.stream(_address(client.session), client.name))
 
     async def _forward(self, client: Connected, stream: Stream, host: str, port: int) -> None:
-        if not client.rights.may_forward_at_all():
+        if not client.rights.has("forward"):
             raise Refused(f"no right: forward:{host}:{port}")
-        target = f"{host}:{port}"
+        place = host, port
+        pair = await dial_allowed(
+            host, port, lambda address: self._allows(client.rights, "forward", place, address)
+        )
+        await self._pass(client, "forward", place, stream, pair)
 
-        def allowed_by(rights: Rights) -> Callable[[str], bool]:
-            def allowed(address: str) -> bool:
-                own = port == self.port and is_own_address(address)
-                return rights.may_forward(host, address, port, own=own)
+    async def _socks(self, client: Connected, stream: Stream) -> None:
+        if not client.rights.has("socks"):
+            raise Refused("no right: socks:")
+        place, pair = await connect_asked(
+            stream, lambda place, address: self._allows(client.rights, "socks", place, address)
+        )
+        await self._pass(client, "socks", place, stream, pair)
 
-            return allowed
-
-        pair = await dial_allowed(host, port, lambda address: allowed_by(client.rights)(address))
+    async def _pass(
+        self,
+        client: Connected,
+        kind: str,
+        place: tuple[str, int],
+        stream: Stream,
+        pair: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
+        """Pass on to a place beyond the server, while the client has a right to it."""
         address = str(pair[1].get_extra_info("peername")[0])
-        with client.using(target, lambda rights: allowed_by(rights)(address)):
+        what = format_place(place) + (" by SOCKS" if kind == "socks" else "")
+        with client.using(what, lambda rights: self._allows(rights, kind, place, address)):
             await relay(stream, pair)
+
+    def _allows(self, rights: Rights, kind: str, place: tuple[str, int], address: str) -> bool:
+        host, port = place
+        own = (port == self.port or port in self._ports) and is_own_address(address)
+        return rights.may_dial(kind, host, address, port, own=own)
 
     # Rights
 

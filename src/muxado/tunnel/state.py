@@ -205,6 +205,8 @@ class ClientState:
     def accept(self, invitation: Invitation) -> Known:
         """Take an invitation, with a new key, in place of what is known of that server.
 
+        One that was redeemed here before gives what is known since.
+
         Raises:
             UsageError: it has no token.
         """
@@ -216,6 +218,8 @@ class ClientState:
             for name, each in servers.items():
                 if each["server"] == text:
                     return Known(name, invitation, each["key"])
+                if each.get("spent") == hash_secret(invitation.token):
+                    return Known(name, Invitation.parse(each["server"]), each["key"])
             host, port = invitation.places[0]
             name = f"{host}:{port}"
             known = Known(name, invitation, new_secret())
@@ -242,7 +246,8 @@ class ClientState:
         invitation = Invitation("", known.invitation.places, known.invitation.pins)
         with locked(self.folder):
             servers = read_json(self._path)
-            servers[known.name] = {"server": str(invitation), "key": known.key}
+            spent = hash_secret(known.invitation.token)
+            servers[known.name] = {"server": str(invitation), "key": known.key, "spent": spent}
             write_json(self._path, servers)
         return Known(known.name, invitation, known.key)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..asyncio import Stream
 from ..cluster.errors import Refused
 from ..errors import UsageError
 from .invitations import format_place, parse_place
@@ -53,8 +54,11 @@ class Target:
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path else format_place((self.host, self.port))
 
-    async def dial(self) -> tuple[StreamReader, StreamWriter]:
+    async def dial(self, stream: Stream) -> tuple[StreamReader, StreamWriter]:
         """Connect, the name looked up anew.
+
+        Args:
+            stream: the caller's, which is not asked for anything.
 
         Raises:
             OSError: it can't be reached (`TimeoutError` if that takes too long).
@@ -92,7 +96,10 @@ async def dial_allowed(
     """
     async with asyncio.timeout(TIMEOUT):
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        try:
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError:  # nothing that could be asked for
+            raise socket.gaierror(socket.EAI_NONAME, f"{host!r:.80} is no name") from None
         places = [place[4] for place in found if allowed(str(place[4][0]))]
         if not places:
             raise Refused(f"{format_place((host, port))} is not allowed")

@@ -1,0 +1,75 @@
+"""A service that a client offers, as the client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ..asyncio import Stream
+from ..cluster.errors import Denied
+from ..cluster.lines import Header, Message
+from ..errors import UsageError
+from ..proxy_protocol import pack_header
+from .invitations import parse_place
+from .messages import Offer
+from .socks import SocksTarget
+from .targets import Target
+
+__all__ = ["Exposed"]
+
+
+class Exposed:
+    """A service that a client offers. From `Client.expose` and `offer`.
+
+    Attributes:
+        service: its name.
+        target: what is dialled for it.
+        port: the server's port, 0 for a private one.
+        error: why the server does not serve it now, None if it does or has not answered yet.
+    """
+
+    def __init__(self, offer: Offer, target: Target | SocksTarget, proxy_protocol: bool) -> None:
+        """Not for users."""
+        self.service: str = offer.service
+        self.target: Target | SocksTarget = target
+        self.port: int = offer.port
+        self.error: Denied | None = None
+        self.offer: Offer = offer
+        self.answered: asyncio.Event = asyncio.Event()
+        self._proxy_protocol = proxy_protocol
+
+    def packed(self) -> dict[str, object]:
+        """Return what is said of it: the port that it has is asked for again."""
+        offer = self.offer
+        again = Offer(offer.service, offer.private, self.port, offer.exact, offer.sources)
+        return again.pack()
+
+    def take(self, answer: Message) -> bool:
+        """Take the server's answer; return whether it says something new. Not for users."""
+        before = self.port, str(self.error), self.answered.is_set()
+        port, code = answer.fields.get("port"), answer.fields.get("code")
+        if type(port) is int:
+            self.port, self.error = port, None
+        else:
+            self.error = Denied(answer.text("text"), code if type(code) is int else 403)
+        self.answered.set()
+        return before != (self.port, str(self.error), True)
+
+    async def connect(
+        self, stream: Stream, header: Header
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the target for a caller, and tell it who that is. Not for users.
+
+        Raises:
+            OSError: it can't be reached.
+            SocksRefused: the caller can't have what it asks for.
+            MuxadoError: the stream has ended.
+        """
+        reader, writer = await self.target.dial(stream)
+        if self._proxy_protocol:
+            remote = stream.session.remote_address
+            try:
+                source = parse_place(header.origin)
+                writer.write(pack_header(source, (remote[0], self.port)))
+            except (UsageError, ValueError, TypeError):  # not the addresses of TCP
+                writer.write(pack_header(None, ("", 0)))
+        return reader, writer
