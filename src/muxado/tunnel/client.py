@@ -288,7 +288,8 @@ class Client:
             service: as for `forward`, or `SOCKS`.
 
         Returns:
-            "" if there is nothing known to be lacking: targets are judged when they are dialled.
+            the right, or an empty text where none is known to be lacking; targets are judged when
+            they are dialled.
         """
         rights = self._rights
         if rights is None:

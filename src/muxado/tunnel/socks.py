@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 from ..asyncio import Stream
 from ..cluster.errors import Refused
@@ -20,9 +19,6 @@ from ..errors import UsageError
 from .invitations import Place, format_place
 from .rules import Rights
 from .targets import TIMEOUT, dial_allowed
-
-if TYPE_CHECKING:
-    from asyncio import StreamReader, StreamWriter
 
 __all__ = ["SocksRefused", "SocksTarget", "connect_asked"]
 
@@ -91,7 +87,7 @@ class SocksTarget:
     def __hash__(self) -> int:
         return hash(self.rights)
 
-    async def dial(self, stream: Stream) -> tuple[StreamReader, StreamWriter]:
+    async def dial(self, stream: Stream) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to what a caller asks for.
 
         Args:
@@ -110,7 +106,7 @@ class SocksTarget:
 
 async def connect_asked(
     stream: Stream, allowed: Callable[[Place, str], bool]
-) -> tuple[Place, tuple[StreamReader, StreamWriter]]:
+) -> tuple[Place, tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Take a request, connect to what it asks for, and tell the caller.
 
     Args:
@@ -170,7 +166,7 @@ async def _request(stream: Stream) -> Place:
 
 async def _dial(
     place: Place, allowed: Callable[[Place, str], bool]
-) -> tuple[StreamReader, StreamWriter]:
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         return await dial_allowed(*place, lambda address: allowed(place, address))
     except Refused as exc:

@@ -6,15 +6,11 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..asyncio import Stream
 from ..cluster.errors import Refused
 from ..errors import UsageError
 from .invitations import format_place, parse_place
-
-if TYPE_CHECKING:
-    from asyncio import StreamReader, StreamWriter
 
 __all__ = ["TIMEOUT", "Target", "dial_allowed", "is_own_address"]
 
@@ -54,7 +50,7 @@ class Target:
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path else format_place((self.host, self.port))
 
-    async def dial(self, stream: Stream) -> tuple[StreamReader, StreamWriter]:
+    async def dial(self, stream: Stream) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect, the name looked up anew.
 
         Args:
@@ -82,7 +78,7 @@ def is_own_address(address: str) -> bool:
 
 async def dial_allowed(
     host: str, port: int, allowed: Callable[[str], bool]
-) -> tuple[StreamReader, StreamWriter]:
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Look a name up, and connect to the first of its addresses that is allowed and answers.
 
     Args:
