@@ -211,6 +211,19 @@ class BaseSession(Generic[StreamT]):
         if callback is not None:
             self._call_soon(self._deliver)
 
+    def raise_limits(self, max_incoming_streams: int, max_receive_memory: int) -> None:
+        """Allow the peer more than `config` did, once it is known who it is.
+
+        Args:
+            max_incoming_streams: as in `Config`.
+            max_receive_memory: as in `Config`, in bytes.
+
+        Raises:
+            ConfigError: a limit can't be.
+            UsageError: it is less than so far.
+        """
+        self._do(self._core.raise_limits, max_incoming_streams, max_receive_memory)
+
     # The end
 
     def go_away(self, code: int = 0, debug: bytes = b"") -> None:

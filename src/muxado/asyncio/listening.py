@@ -182,6 +182,10 @@ class Server(_Listening):
         """
         return self._acceptor.stats()
 
+    def stop_listening(self) -> None:
+        """Take no more connections; the sessions that are there go on. Harmless if repeated."""
+        self._acceptor.close()
+
     def close(self) -> None:
         """Stop listening, and close every session in order. Harmless if repeated."""
         self._closing.set()

@@ -63,7 +63,7 @@ class Node:
         *,
         directory: Directory,
         peers: PeerTLS | None,
-        host: str = "127.0.0.1",
+        host: str | None = "127.0.0.1",
         port: int = 0,
         advertise: str = "",
         grace: float = 5.0,
@@ -75,7 +75,7 @@ class Node:
         Args:
             directory: where names are claimed; it belongs to this server alone.
             peers: the certificates of servers; None only on a loopback address, for tests.
-            host: the address to listen on for peers.
+            host: the address to listen on for peers; None for a server that has none.
             port: the port, 0 for any free one.
             advertise: "HOST:PORT", at which peers reach this server; by default where it listens.
             grace: seconds for which a name that has gone is waited for.
@@ -86,7 +86,7 @@ class Node:
         Raises:
             UsageError: an argument can't be.
         """
-        if peers is None and not _is_loopback(host):
+        if peers is None and host is not None and not _is_loopback(host):
             raise UsageError("peers=None is for loopback addresses: others need certificates")
         if " " in advertise:
             raise UsageError(f"advertise= must be HOST:PORT, not {advertise!r}")
@@ -213,6 +213,7 @@ class Node:
         *,
         identity: str = "",
         timeout: float = 1.0,
+        before_telling: Callable[[Held], Awaitable[object]] | None = None,
     ) -> Held:
         """Claim a name for something that is no session, and has to be the only one of the fleet.
 
@@ -222,6 +223,8 @@ class Node:
                 was made; with None if another identity turns out to have it. It must not wait.
             identity: whose it is.
             timeout: seconds for the directory, and for the server that had the name.
+            before_telling: called with the claim before the server that had the name until now is
+                told, so that it can go on until then. If it raises, the name is given up.
 
         Returns:
             the claim, for `release`. Its `epoch` is None while the engine is away.
@@ -234,7 +237,13 @@ class Node:
         check_name(name)
         self._check_started()
         held = await self._claims.hold(name, on_lost, identity=identity, timeout=timeout)
-        await self._tell_former(held, timeout)
+        try:
+            if before_telling is not None:
+                await before_telling(held)
+            await self._tell_former(held, timeout)
+        except BaseException:
+            self._claims.drop(held)
+            raise
         return held
 
     def release(self, held: Held) -> None:
@@ -348,8 +357,11 @@ class Node:
     async def __aenter__(self) -> Self:
         if self._started:
             raise UsageError("a node's block can be entered once")
-        host, port = await self._peers.start(self._host, self._port)
-        self._peers.place = Place(secrets.token_hex(8), self._advertise or f"{host}:{port}")
+        address = self._advertise
+        if self._host is not None:
+            host, port = await self._peers.start(self._host, self._port)
+            address = address or f"{host}:{port}"
+        self._peers.place = Place(secrets.token_hex(8), address)
         self._started = True
         await self._claims.start(self._peers.place)
         return self

@@ -65,6 +65,11 @@ class CreditEstimator:
         self.target: int = min(FLOOR, max_target)
         self.probing: bool = False
 
+    def allow(self, max_target: int) -> None:
+        """Let the target grow up to so many bytes."""
+        self._max_target = max_target
+        self.target = max(self.target, min(FLOOR, max_target))
+
     def share(self) -> int:
         """Return the window of one stream, in bytes."""
         streams = self._active if self._active > self._last_active else self._last_active

@@ -7,7 +7,7 @@ in the sources. What one part alone reads of another is no field here: it is ask
 `Ledger`, one for a session:
 
     client          -               True for the end that dialled
-    config          -               the settings
+    config          session         the settings
     rules           -               what the wire format asks for
     first_window    -               bytes that each side may send on a new stream
     now             session         the time, as the last call told it

@@ -32,7 +32,6 @@ class PendingResets:
     __slots__ = (
         "_asked",
         "_ledger",
-        "_most_asked",
         "_provoked",
         "full",
         "queued",
@@ -42,8 +41,6 @@ class PendingResets:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        # The application may reset all the streams that it has in one step: these are not too many.
-        self._most_asked = MAX_ANSWERS + ledger.config.max_incoming_streams
         self._provoked = 0  # how many of those that wait the peer has provoked
         self._asked = 0  # how many the application has asked for, for streams of the peer
         self.waiting: dict[int, int] = {}
@@ -77,12 +74,13 @@ class PendingResets:
         self._queue(stream_id, code)
         if not local:
             self._asked += 1
-            if self._asked > self._most_asked:
+            if self.too_many_asked():
                 self.full = True
 
     def too_many_asked(self) -> bool:
         """Return whether too many wait that the application has asked for."""
-        return self._asked > self._most_asked
+        # The application may reset all the streams that it has in one step: these are not too many.
+        return self._asked > MAX_ANSWERS + self._ledger.config.max_incoming_streams
 
     def take(self, most: int) -> list[tuple[int, int]]:
         """Remove and return the oldest ones, at most so many, as stream ids and codes."""
@@ -97,7 +95,7 @@ class PendingResets:
             # that count.
             self._provoked = min(self._provoked, len(waiting))
             self._asked = min(self._asked, len(waiting))
-            self.full = self._provoked > MAX_ANSWERS or self._asked > self._most_asked
+            self.full = self._provoked > MAX_ANSWERS or self.too_many_asked()
         return batch
 
     def clear(self) -> None:

@@ -7,6 +7,7 @@ that does: see docs/architecture.md for which one that is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 
 from ..config import AUTO, Config, in_force
@@ -480,6 +481,28 @@ class CoreSession:
     def heard_at(self) -> float:
         """When bytes came in last; when the session was made, before the first."""
         return self._liveness.received_at
+
+    def raise_limits(self, max_incoming_streams: int, max_receive_memory: int) -> None:
+        """Allow the peer more streams and bytes than the settings did so far.
+
+        Raises:
+            ConfigError: a limit can't be.
+            UsageError: it is less than so far.
+        """
+        ledger = self._ledger
+        before = ledger.config
+        config = replace(
+            before,
+            max_incoming_streams=max_incoming_streams,
+            max_receive_memory=max_receive_memory,
+        )
+        if (
+            max_incoming_streams < before.max_incoming_streams
+            or max_receive_memory < before.max_receive_memory
+        ):
+            raise UsageError("the limits of a running session can be raised, not lowered")
+        ledger.config = config
+        self._window.allow()
 
     # The end
 

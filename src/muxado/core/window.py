@@ -86,6 +86,15 @@ class Window(PoolMember):
         self.received: int = 0
         self.read: int = 0
 
+    def allow(self) -> None:
+        """Hold as much as the settings say, which have been changed to more."""
+        most = self._ledger.config.max_receive_memory
+        if self._pool is None:
+            self._most_held = most
+        else:
+            most = min(most, self._pool.most)
+        self.credit.allow(most // 2)
+
     # What comes
 
     def admit(self, stream: StreamLedger, length: int) -> int:

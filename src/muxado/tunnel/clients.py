@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from ..asyncio import Session
 from ..cluster.control import Control
+from .denials import Denials
 from .exposing import Exposure
 from .rules import Rights
 
@@ -25,21 +26,46 @@ class Connected:
         key: the hash of the key it has shown.
         rights: what it may do.
         control: its control stream.
+        denials: where is told what it is denied.
         exposures: what it offers, by service.
+        movable: whether it can go to another server of the fleet.
+        moving: whether it was asked to, or has said that it does.
     """
 
-    def __init__(self, name: str, key: str, rights: Rights, control: Control) -> None:
+    def __init__(
+        self,
+        name: str,
+        key: str,
+        rights: Rights,
+        control: Control,
+        denials: Denials,
+        movable: bool = False,
+    ) -> None:
         self.name: str = name
         self.key: str = key
         self.rights: Rights = rights
         self.control: Control = control
+        self.denials: Denials = denials
         self.exposures: dict[str, Exposure] = {}
+        self.movable: bool = movable
+        self.moving: bool = False
         self._uses: dict[asyncio.Task[None], tuple[str, Callable[[Rights], bool]]] = {}
 
     @property
     def session(self) -> Session:
         """The session."""
         return self.control.session
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many connections as it may have."""
+        most = self.rights.connections
+        return most > 0 and self.connections >= most
+
+    @property
+    def connections(self) -> int:
+        """How many connections it has, to what it offers and to what it uses."""
+        return len(self._uses) + sum(each.open for each in self.exposures.values())
 
     @contextmanager
     def using(self, what: str, allowed: Callable[[Rights], bool]) -> Iterator[None]:

@@ -1,20 +1,25 @@
-"""A port of the server whose connections go to a client, a stream each.
+"""What leads to a client: a port of the server, whose connections are a stream each, or a name.
 
-It has no task: each connection's transport has a relay as its protocol.
+A port has no task: each connection's transport has a relay as its protocol.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from ..asyncio import Relay, Session, Stream
+from ..cluster import Held, Registration
 from ..cluster.lines import Header
 from ..errors import ErrorCode, SessionError
 from ..relaying import arm_reset
 from .invitations import format_place
 from .messages import Offer
+
+if TYPE_CHECKING:
+    from .clients import Connected
 
 __all__ = ["Exposure"]
 
@@ -26,59 +31,74 @@ class Exposure:
 
     Attributes:
         offer: what was asked for.
-        session: the session.
-        client: the client's name.
+        client: whose it is.
         port: the port that is listened on, 0 for a private one.
         count: how many connections there were.
+        registration: a private one's name, as the node knows it.
+        held: the claim of the port, where other servers might listen on it.
     """
 
-    def __init__(self, offer: Offer, session: Session, client: str) -> None:
+    def __init__(self, offer: Offer, client: Connected) -> None:
         self.offer: Offer = offer
-        self.session: Session = session
-        self.client: str = client
+        self.client: Connected = client
         self.port: int = 0
         self.count: int = 0
+        self.registration: Registration | None = None
+        self.held: Held | None = None
         self._server: asyncio.Server | None = None
         self._relays: set[Relay] = set()
+        self._streams: set[Stream] = set()  # of a private one
 
-    async def listen(self, host: str, port: int) -> None:
+    @property
+    def session(self) -> Session:
+        """The session of the client."""
+        return self.client.session
+
+    async def listen(self, host: str, port: int, *, shared: bool) -> None:
         """Listen on a port.
+
+        Args:
+            host: the address.
+            port: the port.
+            shared: whether another process of this user may listen there too.
 
         Raises:
             OSError: it can't be listened on.
         """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._arrive, host, port, backlog=1024)
+        self._server = await loop.create_server(
+            self._arrive, host, port, backlog=1024, reuse_port=shared or None
+        )
         self.port = port
 
     @property
     def open(self) -> int:
         """How many connections there are."""
-        return len(self._relays)
+        return len(self._relays) + len(self._streams)
 
-    def stream(self, origin: str, identity: str = "") -> Stream:
-        """Open a stream to the client for a caller.
-
-        Raises:
-            SessionError: the session takes no more.
-        """
-        stream = self.session.open()
-        stream.write_nowait(Header(self.offer.service, origin=origin, identity=identity).pack())
+    def opened(self, stream: Stream) -> None:
+        """Take note of a stream that was opened to the client by its name."""
         self.count += 1
-        return stream
+        self._streams.add(stream)
+        stream.on_end(partial(self._streams.discard, stream))
 
     def close(self, *, cut: bool = True) -> None:
-        """Stop to listen. Harmless if repeated.
+        """Stop to listen, and give the name up. Harmless if repeated.
 
         Args:
             cut: whether the connections are reset.
         """
+        if self.registration is not None:
+            self.registration.remove()
+            self.registration = None
         if self._server is not None:
             self._server.close()
             self._server = None
         if cut:
             for relay in list(self._relays):
                 relay.cancel()
+            for stream in list(self._streams):
+                stream.reset(ErrorCode.STREAM_CANCELLED)
 
     def _arrive(self) -> asyncio.BaseProtocol:
         return Arrival(self)
@@ -86,12 +106,19 @@ class Exposure:
     def take(self, transport: asyncio.Transport) -> None:
         """Pass a new connection on."""
         peer: Any = transport.get_extra_info("peername") or ("", 0)
+        service, client = self.offer.service, self.client
         if not self.offer.admits(peer[0]):
-            logger.info("%s: a connection from %s is not allowed", self.offer.service, peer[0])
+            client.denials.tell("source", peer[0], f"{peer[0]} may not connect to {service}")
+            hang_up(transport)
+            return
+        if client.is_full:
+            client.denials.tell("limit", client.name, f"{client.name} has too many connections")
             hang_up(transport)
             return
         try:
-            stream = self.stream(format_place(peer[:2]))
+            stream = client.session.open()
+            stream.write_nowait(Header(service, origin=format_place(peer[:2])).pack())
+            self.count += 1
         except SessionError:
             hang_up(transport)
             return

@@ -12,11 +12,20 @@ from ..cluster.names import check_name, is_name
 from ..errors import UsageError
 from .invitations import format_place, parse_place
 
-__all__ = ["SOCKS", "UNREACHABLE", "Offer", "Sources", "check_service", "parse_sources"]
+__all__ = [
+    "RESERVED",
+    "SOCKS",
+    "UNREACHABLE",
+    "Offer",
+    "Sources",
+    "check_service",
+    "parse_sources",
+]
 
 SOCKS = "socks:"  # a header's service, where the stream then says itself what it is to reach
 UNREACHABLE = 502  # what a stream is reset with
 MOST_SOURCES = 64
+RESERVED = "muxado--"  # what names begin with that servers claim for themselves
 
 Sources = tuple[IPv4Network | IPv6Network, ...]
 

@@ -23,13 +23,15 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from ..cluster.names import is_name
 from ..errors import UsageError
 
-__all__ = ["DEFAULT_RULES", "Rights", "Rule"]
+__all__ = ["DEFAULT_RULES", "LIMITS", "Rights", "Rule"]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 DEFAULT_RULES: tuple[str, ...] = ("expose:20000-20999", "private:*")
 """What an invitation allows that says nothing else."""
+
+LIMITS = ("connections", "services")
 
 HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 TARGETS = ("forward", "socks")
@@ -100,10 +102,22 @@ class Rule:
 
 
 class Rights:
-    """What one client may do."""
+    """What one client may do.
 
-    def __init__(self, rules: Iterable[Rule | str] = DEFAULT_RULES) -> None:
-        """Take rules, as objects or as lines.
+    Attributes:
+        rules: the rules.
+        connections: how many connections it may have at once, 0 for any number.
+        services: how many services it may offer at once, 0 for as many as anybody.
+    """
+
+    def __init__(
+        self,
+        rules: Iterable[Rule | str] = DEFAULT_RULES,
+        *,
+        connections: int = 0,
+        services: int = 0,
+    ) -> None:
+        """Take rules, as objects or as lines, and limits.
 
         Raises:
             UsageError: a line is no rule.
@@ -111,12 +125,17 @@ class Rights:
         self.rules: tuple[Rule, ...] = tuple(
             rule if isinstance(rule, Rule) else Rule.parse(rule) for rule in rules
         )
+        self.connections: int = connections
+        self.services: int = services
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Rights) and self.rules == other.rules
+        return isinstance(other, Rights) and self._all() == other._all()
 
     def __hash__(self) -> int:
-        return hash(self.rules)
+        return hash(self._all())
+
+    def _all(self) -> tuple[tuple[Rule, ...], int, int]:
+        return self.rules, self.connections, self.services
 
     def __repr__(self) -> str:
         return f"Rights({self.lines()})"

@@ -3,6 +3,9 @@
 A client's session begins with its control stream (`muxado.cluster.control`), on which it shows its
 key. After that either side opens streams, each with a header: the server for a connection to what
 the client offers, the client for something beyond the server, or for what another client offers.
+
+The parts: `Arrivals` hears hello, `Exposures` has what clients offer, `Uses` what they reach, and
+`Fleet` what this server has in common with the others.
 """
 
 from __future__ import annotations
@@ -12,29 +15,35 @@ import contextlib
 import logging
 import os
 import re
+import socket
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from time import time
+from random import shuffle
+from time import monotonic, time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ..asyncio import Server as Listening
-from ..asyncio import Session, Stream, relay, serve
-from ..cluster.control import Control, welcome
-from ..cluster.errors import ClusterError, Denied, HeaderError, NameUnknown, Refused
+from ..asyncio import Session, serve
+from ..cluster import Directory, NodeStats
+from ..cluster.control import Control
+from ..cluster.errors import ClusterError, Denied, HeaderError
 from ..cluster.lines import Message
-from ..cluster.member import read_header
 from ..config import Config
-from ..errors import MuxadoError, SessionError, UsageError
+from ..errors import SessionError, UsageError
+from .arrivals import Arrivals, address_of, host_of
 from .clients import Connected
-from .exposing import Exposure
-from .invitations import DEFAULT_PORT, Invitation, format_place, hash_secret, parse_place
-from .messages import SOCKS, UNREACHABLE, Offer
+from .denials import Denials
+from .exposures import Exposures
+from .fleet import Fleet
+from .invitations import DEFAULT_PORT, Invitation, hash_secret, parse_place
+from .messages import Offer
 from .pins import server_context
+from .rights_file import read_rights
 from .rules import DEFAULT_RULES, Rights
-from .socks import SocksRefused, connect_asked
 from .state import ServerState
-from .targets import dial_allowed, is_own_address
+from .uses import Uses
 
 if TYPE_CHECKING:
     from typing import Self
@@ -45,10 +54,8 @@ logger: logging.Logger = logging.getLogger("muxado.tunnel")
 
 CONFIG = Config(ping_interval=5.0, ping_timeout=10.0)
 
-MOST_SILENT = 64  # sessions that have not said hello
-HELLO_TIMEOUT = 10.0  # seconds
 LOOK = 0.3  # seconds between two looks at whether rights have changed
-MOST_OFFERS = 256  # of one session
+MOST_PACE = 0.02  # seconds between two clients that are asked to move
 SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -62,7 +69,9 @@ class Server:
             await server.serve_forever()
 
     It listens while its block runs. The state is a folder, which `muxado invite` and other
-    processes may change: what they change holds within a second.
+    processes may change: what they change holds within a second. Several servers may have one
+    state. With a directory they are a fleet: a client is connected to any of them, and what it
+    offers by name is reached from all.
     """
 
     def __init__(
@@ -71,6 +80,13 @@ class Server:
         host: str = "0.0.0.0",  # noqa: S104  # it is there to be reached
         port: int = DEFAULT_PORT,
         *,
+        sock: socket.socket | None = None,
+        directory: Directory | None = None,
+        peers: tuple[str, int] = ("127.0.0.1", 0),
+        advertise: str = "",
+        folder: Path | None = None,
+        rights: Path | None = None,
+        proxy_protocol: Sequence[str] | None = None,
         config: Config = CONFIG,
     ) -> None:
         """Say where.
@@ -79,19 +95,35 @@ class Server:
             state: its state, or the folder of it, which is made if it is missing.
             host: the address to listen on, for clients and for what they expose.
             port: the port for clients; 0 for any free one.
+            sock: a listening socket to take clients from instead, that other processes have too.
+            directory: the engine that it shares with other servers; None if it is alone.
+            peers: host and port for the other servers; 0 is any free port.
+            advertise: "HOST:PORT", at which they reach it; by default where it listens for them.
+            folder: the part of the state that is this process's own; by default all of it.
+            rights: a file of rights, which holds in place of what invitations have said: see
+                `muxado.tunnel.rights_file`. `reload` reads it again.
+            proxy_protocol: networks of balancers, whose connections begin with a PROXY header.
             config: the sessions' settings.
+
+        Raises:
+            UsageError: an argument can't be, or the file of rights.
         """
         self._state = state if isinstance(state, ServerState) else ServerState(Path(state))
         self._host = host
         self._port = port
-        self._config = config
-        self._stamp: tuple[int, int] = (-1, -1)
+        self._sock = sock
+        self._rights_path = rights
+        self._file_rights = None if rights is None else read_rights(rights)
+        self._proxy_protocol = proxy_protocol
+        self._stamp: tuple[int, int] | None = None
         self._known: dict[str, tuple[str, Rights]] = {}
-        self._silent: dict[Session, None] = {}
         self._connected: dict[Session, Connected] = {}
-        self._private: dict[str, Exposure] = {}
-        self._ports: dict[int, tuple[Connected, Exposure]] = {}
-        self._last_ports: dict[tuple[str, str], int] = {}
+        self._denials = Denials()
+        self._arrivals = Arrivals(config, self._denials)
+        self._fleet = Fleet(self._state, directory, peers, advertise, folder)
+        node = self._fleet.node
+        self._exposures = Exposures(node, host, self._fleet.shared)
+        self._uses = Uses(node, self._denials, lambda: self._exposures.ports | {self._port})
         self._draining = False
         self._since = time()
         self._listening: Listening | None = None
@@ -107,6 +139,20 @@ class Server:
         """The port that is listened on."""
         self._check_started()
         return self._port
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is about to end, and takes no more clients."""
+        return self._draining
+
+    @property
+    def denials(self) -> Denials:
+        """What was denied, counted."""
+        return self._denials
+
+    def stats(self) -> NodeStats:
+        """Return what it holds and has done as one of a fleet."""
+        return self._fleet.node.stats()
 
     def invite(self, name: str, host: str, rules: tuple[str, ...] = DEFAULT_RULES) -> Invitation:
         """Make an invitation.
@@ -125,8 +171,21 @@ class Server:
     async def __aenter__(self) -> Self:
         context = server_context(os.fspath(self._state.key_path))
         self._look()
-        serving = serve(self._run, self._host, self._port, ssl=context, config=self._config)
-        self._listening = await self._stack.enter_async_context(serving)
+        await self._stack.enter_async_context(self._fleet.running())
+        serving = serve(
+            self._run,
+            self._host if self._sock is None else None,
+            self._port if self._sock is None else None,
+            sock=self._sock,
+            ssl=context,
+            config=self._arrivals.config,
+            proxy_protocol=self._proxy_protocol,
+        )
+        try:
+            self._listening = await self._stack.enter_async_context(serving)
+        except BaseException:
+            await self._stack.aclose()
+            raise
         self._port = int(self._listening.addresses[0][1])
         watching = asyncio.create_task(self._watch(), name="muxado tunnel: rights")
         self._stack.callback(watching.cancel)
@@ -139,37 +198,85 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         for client in self._connected.values():
-            self._drop_all(client)
+            self._exposures.drop_all(client)
         await self._stack.__aexit__(exc_type, exc, traceback)
 
     async def serve_forever(self) -> None:
         """Serve until this call is cancelled."""
         await self._check_started().serve_forever()
 
+    def reload(self) -> None:
+        """Read the file of rights again, and end what it does not allow any more.
+
+        Raises:
+            UsageError: it can't be; what was last known holds.
+        """
+        if self._rights_path is not None:
+            self._file_rights = read_rights(self._rights_path)
+        self._stamp = None
+        self._look()
+
     async def drain(self, grace: float | None = 8.0) -> None:
-        """Take no more connections, and let those that are there end.
+        """Take no more clients, and let those that are there go.
+
+        Clients that can go to another server are asked to, one after the other, within half of the
+        grace; what they offer is served here until it is served there. The others are let go at
+        once, but for what runs. A session ends when nothing runs on it any more, and this returns
+        when none is left.
 
         Args:
             grace: seconds after which the rest is cut. None: never.
         """
         listening = self._check_started()
         self._draining = True
-        for client in self._connected.values():
-            for exposure in client.exposures.values():
-                exposure.close(cut=False)
-            client.control.say("drain")
-        await listening.shutdown(grace)
+        began = monotonic()
+        listening.stop_listening()
+        clients = list(self._connected.values())
+        moving = [client for client in clients if client.movable]
+        for client in clients:
+            if not client.movable:
+                self._let_go(client)
+        shuffle(moving)
+        pause = MOST_PACE if grace is None else min(MOST_PACE, grace / 2 / max(1, len(moving)))
+        for at, client in enumerate(moving):
+            await asyncio.sleep(max(0.0, began + pause * at - monotonic()))
+            if client.session in self._connected:
+                self._let_go(client)
+        with contextlib.suppress(TimeoutError):
+            rest = None if grace is None else max(0.0, began + grace - monotonic())
+            async with asyncio.timeout(rest):
+                await asyncio.gather(*[client.session.wait_closed() for client in clients])
+        await listening.shutdown(0.0)
+
+    def _let_go(self, client: Connected) -> None:
+        """Have a client move to another server, or end its session when nothing runs on it."""
+        client.moving = True
+        client.control.say("drain")
+        if not client.movable:
+            self._exposures.drop_all(client, cut=False)
+            ending = asyncio.create_task(client.session.shutdown(None), name="muxado tunnel: drain")
+            self._stack.callback(ending.cancel)
 
     def status(self) -> dict[str, Any]:
         """Return who is connected, and with what; no secrets."""
+        stats = self.stats()
         return {
             "port": self.port,
             "since": round(self._since, 3),
             "draining": self._draining,
+            "denied": dict(self._denials.counts),
+            "fleet": {
+                "shared": self._fleet.shared,
+                "address": self._fleet.node.place.address,
+                "peers": stats.peers,
+                "names": stats.registered,
+                "waiting": stats.waiting,
+                "trouble": stats.trouble,
+            },
             "clients": [
                 {
                     "name": client.name,
-                    "address": _address(session),
+                    "address": address_of(session),
                     "services": [
                         {
                             "service": exposure.offer.service,
@@ -191,34 +298,27 @@ class Server:
         kicked = [each for each in self._connected.values() if each.name == name]
         for client in kicked:
             client.control.say("error", code=503, text="this session was ended by hand")
-            self._drop_all(client)
+            self._exposures.drop_all(client)
             client.session.close()
         return len(kicked)
 
     # Sessions
 
     async def _run(self, session: Session) -> None:
-        self._silent[session] = None
-        if len(self._silent) > MOST_SILENT:
-            oldest = next(iter(self._silent))
-            del self._silent[oldest]
-            oldest.abort(401)
-        try:
-            control, hello = await welcome(session, timeout=HELLO_TIMEOUT)
-        except (HeaderError, EOFError, TimeoutError, MuxadoError) as exc:
-            logger.info("%s said no hello: %s", _address(session), exc)
+        heard = await self._arrivals.hear(session)
+        if heard is None:
             return
-        finally:
-            self._silent.pop(session, None)
+        control, hello = heard
         try:
-            client = self._admit(control, hello)
+            client = await self._admit(control, hello)
             try:
                 answers = [await self._answer(client, each) for each in _offers(hello)]
                 await self._talk(client, answers)
             finally:
                 self._forget(client)
         except (ClusterError, UsageError) as exc:
-            logger.warning("%s is not taken: %s", _address(session), exc)
+            text = f"{address_of(session)} is not taken: {exc}"
+            self._denials.tell("hello", host_of(session), text)
             control.say("error", code=getattr(exc, "code", 500), text=str(exc))
 
     async def _talk(self, client: Connected, answers: list[dict[str, object]]) -> None:
@@ -228,12 +328,12 @@ class Server:
         listening = asyncio.create_task(self._listen(client), name="muxado tunnel: control")
         try:
             with contextlib.suppress(SessionError):
-                await client.session.serve(lambda stream: self._serve(client, stream))
+                await client.session.serve(lambda stream: self._uses.serve(client, stream))
         finally:
             listening.cancel()
             await asyncio.wait([listening])
 
-    def _admit(self, control: Control, hello: Message) -> Connected:
+    async def _admit(self, control: Control, hello: Message) -> Connected:
         """Find out who it is.
 
         Raises:
@@ -246,13 +346,25 @@ class Server:
         if SECRET.fullmatch(key) is None:
             raise Denied("hello must show a key", 401)
         if token:
-            self._state.redeem(token, key)
+            await self._fleet.redeem(token, key)
         name = self._state.identify(key)
         self._look()
-        client = Connected(name, hash_secret(key), self._known[name][1], control)
+        client = Connected(
+            name,
+            hash_secret(key),
+            self._rights_of(name),
+            control,
+            self._denials,
+            movable=self._fleet.shared and hello.fields.get("movable") is not False,
+        )
         self._connected[session] = client
-        logger.info("%s has come from %s", name, _address(session))
+        session.on_draining(lambda: self._drains(client))
+        logger.info("%s has come from %s", name, address_of(session))
         return client
+
+    def _drains(self, client: Connected) -> None:
+        """Listen no more for a session that takes no more streams; what runs goes on."""
+        self._exposures.drop_all(client, cut=False)
 
     async def _listen(self, client: Connected) -> None:
         """Do what a client says."""
@@ -264,205 +376,34 @@ class Server:
                 elif message.type == "withdraw":
                     exposure = client.exposures.get(message.text("service"))
                     if exposure is not None:
-                        self._drop(client, exposure)
+                        self._exposures.drop(client, exposure)
         except HeaderError as exc:
-            logger.warning("%s breaks the protocol: %s", client.name, exc)
+            self._denials.tell("hello", client.name, f"{client.name} breaks the protocol: {exc}")
             client.session.close()
 
     def _forget(self, client: Connected) -> None:
-        self._drop_all(client, cut=False)
+        self._exposures.drop_all(client, cut=False)
         del self._connected[client.session]
         logger.info("%s has gone", client.name)
-
-    # What clients offer
 
     async def _answer(self, client: Connected, fields: Any) -> dict[str, object]:
         """Take an offer; return what is answered."""
         offer = Offer.unpack(fields)
         try:
-            exposure = await self._take(client, offer)
+            exposure = await self._exposures.take(client, offer)
         except (ClusterError, OSError) as exc:
-            code = getattr(exc, "code", 409)
-            text = str(exc)
-            logger.warning("%s may not offer %s: %s", client.name, offer.service, text)
-            return {"service": offer.service, "code": code, "text": text}
+            text = f"{client.name} may not offer {offer.service}: {exc}"
+            self._denials.tell("offer", client.name, text)
+            return {"service": offer.service, "code": getattr(exc, "code", 409), "text": str(exc)}
         return {"service": offer.service, "port": exposure.port}
 
-    async def _take(self, client: Connected, offer: Offer) -> Exposure:
-        """Begin to serve an offer.
-
-        Raises:
-            Denied: the client has no right to it, or another one has it.
-            OSError: no port can be had.
-        """
-        if len(client.exposures) >= MOST_OFFERS:
-            raise Denied(f"a client offers {MOST_OFFERS} services at most", 429)
-        exposure = Exposure(offer, client.session, client.name)
-        if offer.private:
-            if not client.rights.may_offer(offer.service):
-                raise Denied(f"no right to offer {offer.service}: private:{offer.service}", 403)
-            before = self._private.get(offer.service)
-            if before is not None:
-                if before.client != client.name:
-                    raise Denied(f"another client offers {offer.service}", 409)
-                self._replace(before)
-            self._private[offer.service] = exposure
-        else:
-            await self._open_port(client, exposure)
-            if client.session.closed:
-                exposure.close()
-                raise Denied("the session has ended", 503)
-        again = client.exposures.get(offer.service)
-        if again is not None:
-            self._drop(client, again)
-        client.exposures[offer.service] = exposure
-        return exposure
-
-    async def _open_port(self, client: Connected, exposure: Exposure) -> None:
-        offer, rights = exposure.offer, client.rights
-        if offer.exact and not rights.may_expose(offer.port):
-            allowed = ", ".join(line for line in rights.lines() if line.startswith("expose"))
-            raise Denied(
-                f"no right to expose port {offer.port}; allowed: {allowed or 'no port'}", 403
-            )
-        last = self._last_ports.get((client.name, offer.service), 0)
-        wanted = [offer.port] if offer.exact else [port for port in (offer.port, last) if port]
-        tried = set()
-        for port in wanted:
-            if rights.may_expose(port):
-                held = self._ports.get(port)
-                same = held is not None and held[0].name == client.name
-                if held is not None and same and held[1].offer.service == offer.service:
-                    self._replace(held[1])
-                tried.add(port)
-                if await self._listen_on(client, exposure, port, must=offer.exact):
-                    return
-        for ports in rights.exposed_ports():
-            for port in ports:
-                if port in tried or port in self._ports:
-                    continue
-                if await self._listen_on(client, exposure, port, must=False):
-                    return
-        if not rights.exposed_ports():
-            raise Denied("no right to expose a port", 403)
-        raise Denied("no port is free of those that are allowed", 409)
-
-    async def _listen_on(
-        self, client: Connected, exposure: Exposure, port: int, *, must: bool
-    ) -> bool:
-        """Listen on a port; return whether that is so."""
-        if port not in self._ports:
-            self._ports[port] = (client, exposure)
-            try:
-                await exposure.listen(self._host, port)
-            except OSError:
-                del self._ports[port]
-            except BaseException:
-                del self._ports[port]
-                raise
-            else:
-                self._last_ports[client.name, exposure.offer.service] = port
-                return True
-        if must:
-            holder = self._ports.get(port)
-            who = "another program" if holder is None else f"the client {holder[0].name}"
-            raise Denied(f"port {port} is held by {who}", 409)
-        return False
-
-    def _replace(self, exposure: Exposure) -> None:
-        """Let a newer session of the same client have what an older one offers."""
-        client = self._connected.get(exposure.session)
-        if client is None:
-            return
-        self._drop(client, exposure)
-        service = exposure.offer.service
-        logger.warning("%s offers %s anew: the newest session has it", client.name, service)
-        client.control.say("replaced", service=service)
-
-    def _drop(self, client: Connected, exposure: Exposure, *, cut: bool = True) -> None:
-        exposure.close(cut=cut)
-        if client.exposures.get(exposure.offer.service) is exposure:
-            del client.exposures[exposure.offer.service]
-        if self._private.get(exposure.offer.service) is exposure:
-            del self._private[exposure.offer.service]
-        if exposure.port in self._ports and self._ports[exposure.port][1] is exposure:
-            del self._ports[exposure.port]
-
-    def _drop_all(self, client: Connected, *, cut: bool = True) -> None:
-        for exposure in list(client.exposures.values()):
-            self._drop(client, exposure, cut=cut)
-
-    # What clients use
-
-    async def _serve(self, client: Connected, stream: Stream) -> None:
-        """Pass a client's stream on."""
-        try:
-            header = await read_header(stream)
-        except (HeaderError, MuxadoError):
-            return
-        service = header.service
-        try:
-            if service == SOCKS:
-                await self._socks(client, stream)
-            elif ":" in service:
-                await self._forward(client, stream, *parse_place(service))
-            else:
-                await self._reach(client, stream, service)
-        except SocksRefused as exc:
-            logger.warning("%s may not have what it asks for by SOCKS: %s", client.name, exc)
-        except (ClusterError, UsageError) as exc:
-            logger.warning("%s may not have %r: %s", client.name, service[:80], exc)
-            stream.reset(exc.code if isinstance(exc, ClusterError) else 400)
-        except OSError as exc:
-            logger.warning("%s can't have %r: %s", client.name, service[:80], exc)
-            stream.reset(UNREACHABLE)
-
-    async def _reach(self, client: Connected, stream: Stream, name: str) -> None:
-        if not client.rights.may_reach(name):
-            raise Refused(f"no right: reach:{name}")
-        exposure = self._private.get(name)
-        if exposure is None:
-            raise NameUnknown(f"no client offers {name}")
-        with client.using(name, lambda rights: rights.may_reach(name)):
-            await relay(stream, exposure.stream(_address(client.session), client.name))
-
-    async def _forward(self, client: Connected, stream: Stream, host: str, port: int) -> None:
-        if not client.rights.has("forward"):
-            raise Refused(f"no right: forward:{host}:{port}")
-        place = host, port
-        pair = await dial_allowed(
-            host, port, lambda address: self._allows(client.rights, "forward", place, address)
-        )
-        await self._pass(client, "forward", place, stream, pair)
-
-    async def _socks(self, client: Connected, stream: Stream) -> None:
-        if not client.rights.has("socks"):
-            raise Refused("no right: socks:")
-        place, pair = await connect_asked(
-            stream, lambda place, address: self._allows(client.rights, "socks", place, address)
-        )
-        await self._pass(client, "socks", place, stream, pair)
-
-    async def _pass(
-        self,
-        client: Connected,
-        kind: str,
-        place: tuple[str, int],
-        stream: Stream,
-        pair: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    ) -> None:
-        """Pass on to a place beyond the server, while the client has a right to it."""
-        address = str(pair[1].get_extra_info("peername")[0])
-        what = format_place(place) + (" by SOCKS" if kind == "socks" else "")
-        with client.using(what, lambda rights: self._allows(rights, kind, place, address)):
-            await relay(stream, pair)
-
-    def _allows(self, rights: Rights, kind: str, place: tuple[str, int], address: str) -> bool:
-        host, port = place
-        own = (port == self.port or port in self._ports) and is_own_address(address)
-        return rights.may_dial(kind, host, address, port, own=own)
-
     # Rights
+
+    def _rights_of(self, name: str) -> Rights:
+        """Return what a client may do: what the file of rights says, if there is one."""
+        if self._file_rights is None:
+            return self._known[name][1]
+        return self._file_rights.get(name, Rights(()))
 
     async def _watch(self) -> None:
         while True:
@@ -483,13 +424,13 @@ class Server:
             found = self._known.get(client.name)
             if found is None or found[0] != client.key:
                 logger.warning("%s has no right to be here any more", client.name)
-                self._drop_all(client)
+                self._exposures.drop_all(client)
                 client.session.abort(401)
-            elif found[1] != client.rights:
-                for exposure in client.limit(found[1]):
+            elif (rights := self._rights_of(client.name)) != client.rights:
+                for exposure in client.limit(rights):
                     service = exposure.offer.service
                     logger.warning("%s may not offer %s any more", client.name, service)
-                    self._drop(client, exposure)
+                    self._exposures.drop(client, exposure)
                     client.control.say("withdrawn", service=service)
 
     def _check_started(self) -> Listening:
@@ -503,8 +444,3 @@ def _offers(hello: Message) -> list[Any]:
     if not isinstance(offers, list):
         raise HeaderError("hello's services must be a list")
     return offers
-
-
-def _address(session: Session) -> str:
-    found = session.remote_address
-    return f"{found[0]}:{found[1]}" if isinstance(found, tuple) else str(found)

@@ -3,27 +3,36 @@
 The server's: ``server.pem`` (key and certificate), and ``clients.json`` with the identities, their
 rights and the invitations that are open. Only hashes of tokens and keys are kept. The client's:
 ``servers.json``, with its keys.
+
+Each entry of a server's state has a stamp, and one that was removed leaves a stamp behind, so that
+the servers of a fleet can tell each other what has changed (`ServerState.notes` and `merge`).
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
 from typing import Any
 
+from ..cluster import Note
 from ..cluster.errors import Denied
-from ..cluster.names import check_name
+from ..cluster.names import check_name, is_name
 from ..errors import UsageError
 from .files import locked, make_folder, read_json, write_file, write_json
 from .invitations import Invitation, hash_secret, new_secret
 from .pins import make_certificate, pin_of
-from .rules import DEFAULT_RULES, Rights
+from .rules import DEFAULT_RULES, LIMITS, Rights
 
 __all__ = ["INVITATION_LIFETIME", "ClientState", "Known", "ServerState"]
 
 INVITATION_LIFETIME = 900.0  # seconds
 SPENT_KEPT = 86_400.0  # seconds that an invitation is remembered for, to say that it was used
+GONE_KEPT = 400 * 86_400.0  # seconds for which it is known that something was removed
+
+KINDS = {"client": "clients", "invitation": "invitations"}  # in the keys of notes, and in the file
 
 
 class ServerState:
@@ -67,30 +76,26 @@ class ServerState:
     def invite(
         self,
         name: str,
-        rules: tuple[str, ...] = DEFAULT_RULES,
+        rights: Rights | tuple[str, ...] = DEFAULT_RULES,
         lifetime: float = INVITATION_LIFETIME,
     ) -> str:
         """Make an invitation for a client, new or known; return its token.
 
         Args:
             name: what the client is to be called.
-            rules: what it may do.
+            rights: what it may do, or the rules of that.
             lifetime: seconds in which the token can be used.
 
         Raises:
             UsageError: it is no name, or a rule is none.
         """
         check_name(name)
-        lines = Rights(rules).lines()
+        entry = _pack(rights) | {"name": name, "until": time() + lifetime}
         token = new_secret()
         with locked(self.folder):
             state = self._read()
-            now = time()
-            open_ones = state["invitations"]
-            for old in [key for key, each in open_ones.items() if each["until"] + SPENT_KEPT < now]:
-                del open_ones[old]
-            open_ones[hash_secret(token)] = {"name": name, "rules": lines, "until": now + lifetime}
-            write_json(self._path, state)
+            self._put(state, "invitation", hash_secret(token), entry)
+            self._write(state)
         return token
 
     def redeem(self, token: str, key: str) -> str:
@@ -103,23 +108,22 @@ class ServerState:
         """
         with locked(self.folder):
             state = self._read()
-            found = state["invitations"].get(hash_secret(token))
+            number = hash_secret(token)
+            found = state["invitations"].get(number)
             if found is None:
                 raise Denied("the invitation is unknown here: ask for a new one", 401)
             name: str = found["name"]
             if "used_by" in found:
                 if found["used_by"] == hash_secret(key):
                     return name
-                raise Denied(
-                    f"the invitation for {name} was used already: if that was not you, have"
-                    f" {name} revoked; ask for a new one",
-                    401,
-                )
+                raise used(name)
             if found["until"] < time():
                 raise Denied(f"the invitation for {name} is too old: ask for a new one", 401)
-            found["used_by"] = hash_secret(key)
-            state["clients"][name] = {"key": hash_secret(key), "rules": found["rules"]}
-            write_json(self._path, state)
+            client = {"key": hash_secret(key), "rules": found["rules"]}
+            client |= {"limits": found["limits"]} if "limits" in found else {}
+            self._put(state, "invitation", number, found | {"used_by": hash_secret(key)})
+            self._put(state, "client", name, client)
+            self._write(state)
         return name
 
     def identify(self, key: str) -> str:
@@ -137,36 +141,133 @@ class ServerState:
     def clients(self) -> dict[str, tuple[str, Rights]]:
         """Return the hashes of keys and the rights by the clients' names."""
         clients = self._read()["clients"]
-        return {name: (each["key"], Rights(each["rules"])) for name, each in clients.items()}
+        return {name: (each["key"], _rights_of(each)) for name, each in clients.items()}
 
-    def set_rules(self, name: str, rules: tuple[str, ...]) -> None:
+    def set_rules(self, name: str, rights: Rights | tuple[str, ...]) -> None:
         """Change what a client may do. Running servers end what it does against that.
 
         Raises:
             UsageError: there is no such client, or a rule is none.
         """
-        lines = Rights(rules).lines()
+        entry = _pack(rights)
         with locked(self.folder):
             state = self._read()
             if name not in state["clients"]:
                 raise UsageError(f"no client {name!r:.80} is known here")
-            state["clients"][name]["rules"] = lines
-            write_json(self._path, state)
+            key = {"key": state["clients"][name]["key"]}
+            self._put(state, "client", name, key | entry)
+            self._write(state)
 
     def revoke(self, name: str) -> bool:
         """Forget a client, its key, and invitations for it; return whether there was one."""
         with locked(self.folder):
             state = self._read()
             invited = [key for key, each in state["invitations"].items() if each["name"] == name]
-            known = state["clients"].pop(name, None) is not None
+            known = name in state["clients"]
+            if known:
+                self._remove(state, "client", name)
             for key in invited:
-                del state["invitations"][key]
-            write_json(self._path, state)
+                self._remove(state, "invitation", key)
+            self._write(state)
         return known or bool(invited)
+
+    # What the servers of a fleet tell each other
+
+    def notes(self) -> dict[str, Note]:
+        """Return all that is known, for other servers: hashes, names and rights."""
+        state = self._read()
+        notes = {}
+        for kind, place in KINDS.items():
+            for key, each in state[place].items():
+                text = {name: value for name, value in each.items() if name != "changed"}
+                until = int(each["until"] + SPENT_KEPT) if kind == "invitation" else 0
+                packed = json.dumps(text, sort_keys=True, separators=(",", ":"))
+                notes[f"{kind}/{key}"] = Note(each.get("changed", 0), until, packed)
+        for key, stamp in state["gone"].items():
+            notes[key] = Note(stamp, int(stamp / 1000 + GONE_KEPT), "")
+        return notes
+
+    def merge(self, notes: Mapping[str, Note]) -> None:
+        """Take over what other servers know that is newer. What is no note is passed over."""
+        with locked(self.folder):
+            mine = self.notes()
+            newer = {
+                key: note for key, note in notes.items() if key not in mine or note > mine[key]
+            }
+            state = self._read()
+            taken = [_take(state, *key.partition("/")[::2], note) for key, note in newer.items()]
+            if any(taken):
+                self._write(state)
+
+    def _put(self, state: dict[str, Any], kind: str, key: str, entry: dict[str, Any]) -> None:
+        """Store an entry, newer than what is there."""
+        before = state[KINDS[kind]].get(key, {}).get("changed", 0)
+        before = max(before, state["gone"].pop(f"{kind}/{key}", 0))
+        state[KINDS[kind]][key] = entry | {"changed": max(before + 1, int(time() * 1000))}
+
+    def _remove(self, state: dict[str, Any], kind: str, key: str) -> None:
+        """Remove an entry, and leave a stamp."""
+        before = state[KINDS[kind]].pop(key).get("changed", 0)
+        state["gone"][f"{kind}/{key}"] = max(before + 1, int(time() * 1000))
 
     def _read(self) -> dict[str, Any]:
         state = read_json(self._path)
-        return {"clients": state.get("clients", {}), "invitations": state.get("invitations", {})}
+        return {place: state.get(place, {}) for place in (*KINDS.values(), "gone")}
+
+    def _write(self, state: dict[str, Any]) -> None:
+        """Write all but what is too old to matter."""
+        now = time()
+        state["invitations"] = {
+            key: each
+            for key, each in state["invitations"].items()
+            if each["until"] + SPENT_KEPT > now
+        }
+        state["gone"] = {
+            key: stamp for key, stamp in state["gone"].items() if stamp / 1000 + GONE_KEPT > now
+        }
+        write_json(self._path, state)
+
+
+def used(name: str) -> Denied:
+    """Return what whoever is late to use an invitation is told."""
+    return Denied(
+        f"the invitation for {name} was used already: if that was not you, have {name} revoked; ask"
+        " for a new one",
+        401,
+    )
+
+
+def _pack(rights: Rights | tuple[str, ...]) -> dict[str, Any]:
+    """Return rights as an entry has them."""
+    rights = rights if isinstance(rights, Rights) else Rights(rights)
+    limits = {name: getattr(rights, name) for name in LIMITS if getattr(rights, name)}
+    return {"rules": rights.lines()} | ({"limits": limits} if limits else {})
+
+
+def _rights_of(entry: Mapping[str, Any]) -> Rights:
+    return Rights(entry["rules"], **entry.get("limits", {}))
+
+
+def _take(state: dict[str, Any], kind: str, key: str, note: Note) -> bool:
+    """Store what a note says; return whether it says anything."""
+    place = KINDS.get(kind)
+    if place is None:
+        return False
+    if not note.text:
+        state[place].pop(key, None)
+        state["gone"][f"{kind}/{key}"] = note.stamp
+        return True
+    try:
+        entry = json.loads(note.text)
+        _rights_of(entry)
+        needed = {"key"} if kind == "client" else {"name", "until"}
+        good = needed <= entry.keys() and is_name(key if kind == "client" else entry["name"])
+    except (ValueError, TypeError, KeyError, UsageError):
+        return False
+    if good:
+        state["gone"].pop(f"{kind}/{key}", None)
+        state[place][key] = entry | {"changed": note.stamp}
+    return bool(good)
 
 
 @dataclass(frozen=True, repr=False)
