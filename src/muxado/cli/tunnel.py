@@ -6,6 +6,7 @@ What they do is in `tunnel_server.py`, which needs the extra `tunnel`.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,31 +19,67 @@ __all__ = ["COMMANDS"]
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    default="0.0.0.0:7443",
-    show_default=True,
-    help="Where clients connect; what they expose is on the same host's ports.",
+    help="Where clients connect; what they expose is on the same host's ports.  [0.0.0.0:7443]",
 )
-@click.option("--public", metavar="HOST", help="How clients reach this host; for the invitation.")
+@click.option(
+    "--public",
+    metavar="HOST[:PORT]",
+    help="How clients reach this host, for invitations; several servers with commas.",
+)
 @click.option(
     "--grace",
-    type=click.FloatRange(0.0),
-    default=8.0,
-    show_default=True,
-    help="Seconds that connections have to end after SIGTERM.",
+    type=click.FloatRange(0.0, min_open=True),
+    help="Seconds that connections have to end after SIGTERM.  [8]",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of TOML with these options, without their dashes; the command line holds.",
+)
+@click.option(
+    "--rights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of TOML with what each client may do, in place of what invitations say; SIGHUP"
+    " has it read again.",
+)
+@click.option(
+    "--directory",
+    metavar="URL",
+    envvar="MUXADO_DIRECTORY",
+    help="The engine by which several servers are one fleet: redis://HOST, nats://HOST. With a"
+    " password, put it in the file or in MUXADO_DIRECTORY.",
+)
+@click.option(
+    "--advertise", metavar="HOST:PORT", help="Where the other servers of the fleet reach this one."
+)
+@click.option("--workers", type=click.IntRange(1), help="How many processes; with --directory.")
+@click.option(
+    "--admin",
+    metavar="HOST:PORT",
+    help="Where to answer /live, /ready and /metrics; each further worker has the next port.",
+)
+@click.option(
+    "--proxy-protocol",
+    multiple=True,
+    metavar="NET",
+    help="A network of balancers, whose connections begin with a PROXY header.",
 )
 @STATE
-def server(listen: str, public: str | None, grace: float, state: Path | None) -> None:
+def server(config: Path | None, **said: Any) -> None:
     """Run a tunnel's server.
 
     The first start makes its key, and an invitation for one client: printed on a terminal,
     otherwise in a file that only you can read. Invite others with `muxado invite NAME`.
     SIGTERM lets connections end, a second one doesn't.
+
+    With --directory several servers are one fleet, with one state, a copy of it, or a shared
+    folder: clients are connected to any of them, and reach each other through all.
     """
 
     def work() -> int:
         from .tunnel_server import run
 
-        return run(listen, public, grace, state)
+        return run(config, said)
 
     finish(work)
 
@@ -57,9 +94,22 @@ def server(listen: str, public: str | None, grace: float, state: Path | None) ->
     help="What the client may do: expose:20000-20999, private:NAME, private:*, reach:NAME,"
     " forward:HOST:PORTS, forward:10.0.0.0/8:PORTS, or the same with socks:. Several may be given.",
 )
-@click.option("--public", metavar="HOST:PORT", help="How the client reaches the server.")
+@click.option(
+    "--rights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of TOML that says it, under [clients.NAME], in the place of --allow.",
+)
+@click.option(
+    "--public", metavar="HOST:PORT", help="How the client reaches the server; several with commas."
+)
 @STATE
-def invite(name: str, rules: tuple[str, ...], public: str | None, state: Path | None) -> None:
+def invite(
+    name: str,
+    rules: tuple[str, ...],
+    rights: Path | None,
+    public: str | None,
+    state: Path | None,
+) -> None:
     """Print an invitation for a client that is to be called NAME.
 
     It is for one use within 15 minutes. Without --allow the client may expose on ports 20000 to
@@ -69,7 +119,7 @@ def invite(name: str, rules: tuple[str, ...], public: str | None, state: Path | 
     def work() -> int:
         from .tunnel_server import invite
 
-        return invite(name, rules, public, state)
+        return invite(name, rules, rights, public, state)
 
     finish(work)
 

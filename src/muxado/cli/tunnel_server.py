@@ -8,64 +8,168 @@ import logging
 import signal
 import socket
 import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..errors import UsageError
 from ..extras import needs
-from ..tunnel import DEFAULT_RULES, Invitation, Server, ServerState
-from ..tunnel.files import write_file
-from ..tunnel.invitations import DEFAULT_PORT, format_place, parse_place
-from ..tunnel.operating import ask, nodes, operated
+from ..tunnel import DEFAULT_RULES, Invitation, Rights, Server, ServerState
+from ..tunnel.files import make_folder, write_file
+from ..tunnel.health import watched
+from ..tunnel.invitations import DEFAULT_PORT, Place, format_place, parse_place
+from ..tunnel.notifying import notify
+from ..tunnel.operating import ask, folder_of, nodes, operated
+from ..tunnel.rights_file import read_rights
+from ..tunnel.settings import Settings, directory_at, read_settings
 from .loop import run_in_best_loop
 
 with needs("tunnel"):
     from platformdirs import user_data_path
 
-__all__ = ["invite", "kick", "revoke", "run", "status"]
+__all__ = ["Worker", "invite", "kick", "revoke", "run", "serve", "status"]
 
-PLACE = "public"  # the file with where clients reach the server
+logger: logging.Logger = logging.getLogger("muxado.tunnel")
+
+PLACE = "public"  # the file with where clients reach a server
 FIRST = "client-1"  # the name in the first invitation
 
 
-def run(listen: str, public: str | None, grace: float, state: Path | None) -> int:
-    """Run the server; return the exit status."""
+@dataclass(frozen=True)
+class Worker:
+    """One of several processes of a server.
+
+    Attributes:
+        number: which, from 1 on.
+        sock: the listening socket that all of them have.
+    """
+
+    number: int
+    sock: socket.socket
+
+
+def run(config: Path | None, said: dict[str, Any]) -> int:
+    """Run the server; return the exit status.
+
+    Args:
+        config: the file of settings.
+        said: those of the command line, None for what it does not say.
+    """
+    settings = read_settings(config, said)
+    log()
+    if settings.workers > 1:
+        from .workers import supervise
+
+        return run_in_best_loop(supervise(settings))
+    return serve(settings)
+
+
+def log() -> None:
+    """Log to standard error, what happens to clients and not each session."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("muxado.session").setLevel(logging.WARNING)
-    host, port = parse_place(listen)
-    return run_in_best_loop(_run(host, port, public, grace, _state(state)))
 
 
-async def _run(host: str, port: int, public: str | None, grace: float, state: ServerState) -> int:
+def serve(settings: Settings, worker: Worker | None = None) -> int:
+    """Be a server in this process; return the exit status."""
+    return run_in_best_loop(_serve(settings, worker))
+
+
+async def _serve(settings: Settings, worker: Worker | None) -> int:
     ends: asyncio.Queue[None] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    if sys.platform != "win32":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, ends.put_nowait, None)
-    async with Server(state, host, port) as server:
-        place = (public or _own_address(host), server.port)
-        write_file(state.folder / PLACE, format_place(place).encode())
-        async with operated(server, host):
-            click.echo(f"listening on {format_place((host, server.port))}")
-            if public is None and not _is_public(place[0]):
-                click.echo(f"reached as {place[0]}, a private address: --public HOST says another")
+    state = _state(settings.state)
+    host, port = parse_place(settings.listen)
+    number = 0 if worker is None else worker.number
+    folder = folder_of(state.folder, host, port, number)
+    server = Server(
+        state,
+        host,
+        port,
+        sock=None if worker is None else worker.sock,
+        directory=None if settings.directory is None else directory_at(settings.directory),
+        peers=_peers(settings, host),
+        advertise=settings.advertise or "",
+        folder=make_folder(folder),
+        rights=settings.rights,
+        proxy_protocol=settings.proxy_protocol or None,
+    )
+    _listen_to_signals(server, ends, worker)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(server)
+        await stack.enter_async_context(operated(server, folder))
+        if settings.admin is not None:
+            admin, first = parse_place(settings.admin)
+            place = admin, first + max(0, number - 1)
+            place = await stack.enter_async_context(watched(server, place))
+            click.echo(f"http://{format_place(place)} has /live, /ready and /metrics")
+        reached = settings.public_places(port) or [(_own_address(host), port)]
+        write_file(folder / PLACE, ",".join(map(format_place, reached)).encode())
+        if number <= 1:
+            click.echo(f"listening on {format_place((host, port))}")
+            if settings.public is None and not _is_public(reached[0][0]):
+                told = f"reached as {reached[0][0]}, a private address: --public HOST says another"
+                click.echo(told)
             if state.is_new():
-                _first_invitation(state, place)
-            await ends.get()
-            click.echo(f"ending; connections have {grace:g} s")
-            draining = asyncio.create_task(server.drain(grace))
-            again = asyncio.create_task(ends.get())
-            await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
-            for task in (draining, again):
-                task.cancel()
-            await asyncio.wait([draining, again])
+                _first_invitation(state, tuple(reached))
+        notify("READY=1")
+        await ends.get()
+        notify("STOPPING=1")
+        click.echo(f"ending; connections have {settings.grace:g} s")
+        draining = asyncio.create_task(server.drain(settings.grace))
+        again = asyncio.create_task(ends.get())
+        await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, again):
+            task.cancel()
+        await asyncio.wait([draining, again])
     return 0
 
 
-def _first_invitation(state: ServerState, place: tuple[str, int]) -> None:
-    invitation = Invitation(state.invite(FIRST), (place,), (state.pin,))
+def _listen_to_signals(server: Server, ends: asyncio.Queue[None], worker: Worker | None) -> None:
+    """Take SIGTERM and SIGINT as the wish to end, and SIGHUP as that to read rights again."""
+    loop = asyncio.get_running_loop()
+
+    def reload() -> None:
+        try:
+            server.reload()
+        except UsageError as exc:
+            logger.error("rights are as they were: %s", exc)
+        else:
+            logger.info("rights were read again; other settings hold until the next start")
+
+    if sys.platform != "win32":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ends.put_nowait, None)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+    if worker is not None:
+        # The other end of standard input is closed with the process that has started this one.
+        loop.add_reader(sys.stdin.fileno(), _end_with_input, loop, ends)
+
+
+def _end_with_input(loop: asyncio.AbstractEventLoop, ends: asyncio.Queue[None]) -> None:
+    loop.remove_reader(sys.stdin.fileno())
+    ends.put_nowait(None)
+
+
+def _peers(settings: Settings, host: str) -> Place:
+    """Return where to listen for the other servers."""
+    if settings.peers is not None:
+        return parse_place(settings.peers)
+    port = 0
+    if settings.advertise is not None:
+        advertised, port = parse_place(settings.advertise)
+        if settings.workers > 1:
+            raise UsageError("advertise: workers have an address each, which they say themselves")
+        # Behind an address translation the advertised address is none of this host's.
+        return ("0.0.0.0" if not _is_loopback(advertised) else advertised), port  # noqa: S104
+    return ("127.0.0.1" if _is_loopback(host) else _own_address(host)), port
+
+
+def _first_invitation(state: ServerState, places: tuple[Place, ...]) -> None:
+    invitation = Invitation(state.invite(FIRST), places, (state.pin,))
     if sys.stdout.isatty():
         click.echo(f"invite:  {invitation}   (one use, 15 minutes)")
         return
@@ -74,20 +178,42 @@ def _first_invitation(state: ServerState, place: tuple[str, int]) -> None:
     click.echo(f"an invitation (one use, 15 minutes) is in {path}")
 
 
-def invite(name: str, rules: tuple[str, ...], public: str | None, state: Path | None) -> int:
+def invite(
+    name: str, rules: tuple[str, ...], rights: Path | None, public: str | None, state: Path | None
+) -> int:
     """Print an invitation; return the exit status."""
     opened = _state(state)
-    if public is None:
-        try:
-            public = (opened.folder / PLACE).read_text()
-        except FileNotFoundError:
-            raise UsageError(
-                "no server has run on this state yet: start it, or say --public HOST:PORT"
-            ) from None
-    place = parse_place(public, DEFAULT_PORT)
-    token = opened.invite(name, rules or DEFAULT_RULES)
-    click.echo(str(Invitation(token, (place,), (opened.pin,))))
+    places = (
+        [parse_place(each, DEFAULT_PORT) for each in public.split(",")]
+        if public is not None
+        else _places(opened.folder)
+    )
+    wanted = Rights(rules or DEFAULT_RULES)
+    if rights is not None:
+        if rules:
+            raise UsageError("give either --allow or --rights")
+        found = read_rights(rights)
+        if name not in found:
+            raise UsageError(f"{rights}: there is no [clients.{name}]")
+        wanted = found[name]
+    token = opened.invite(name, wanted)
+    click.echo(str(Invitation(token, tuple(places), (opened.pin,))))
     return 0
+
+
+def _places(folder: Path) -> list[Place]:
+    """Return where clients reach the servers of a state: those that run, or that have run."""
+    known = [each.parent / PLACE for each in nodes(folder)] or sorted(
+        folder.glob(f"nodes/*/{PLACE}")
+    )
+    found: dict[Place, None] = {}
+    for path in known:
+        if path.exists():
+            for each in path.read_text().split(","):
+                found[parse_place(each, DEFAULT_PORT)] = None
+    if not found:
+        raise UsageError("no server has run on this state yet: start it, or say --public HOST:PORT")
+    return list(found)
 
 
 def revoke(client: str, state: Path | None) -> int:
@@ -113,7 +239,7 @@ def status(as_json: bool, state: Path | None) -> int:
         if as_json:
             click.echo(json.dumps(found))
             continue
-        click.echo(f"port {found['port']}, {len(found['clients'])} clients")
+        click.echo(f"port {found['port']}, {len(found['clients'])} clients{_told(found)}")
         for client in found["clients"]:
             click.echo(f"{client['name']} from {client['address']}")
             for each in client["services"]:
@@ -122,6 +248,17 @@ def status(as_json: bool, state: Path | None) -> int:
             for use in client["uses"]:
                 click.echo(f"  uses {use}")
     return 0
+
+
+def _told(found: dict[str, Any]) -> str:
+    """Return what else is to be said of a server's state."""
+    fleet = found["fleet"]
+    told = ", about to end" if found["draining"] else ""
+    if fleet["shared"]:
+        told += f"; fleet: {fleet['names']} names here, {fleet['peers']} other servers in touch"
+    if fleet["trouble"]:
+        told += f"; the directory can't be used: {fleet['trouble']}"
+    return told
 
 
 def _state(folder: Path | None) -> ServerState:
@@ -146,6 +283,13 @@ def _own_address(host: str) -> str:
         except OSError:
             return "127.0.0.1"
         return str(sock.getsockname()[0])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_public(host: str) -> bool:

@@ -18,7 +18,7 @@ from ..asyncio import Dialer, Session, Stream, connect, relay
 from ..cluster.control import Control, join
 from ..cluster.errors import Denied, HeaderError
 from ..cluster.lines import Header, Message
-from ..cluster.member import read_header
+from ..cluster.member import MemberDialer, read_header
 from ..cluster.names import check_name
 from ..config import Config
 from ..errors import ErrorCode, MuxadoError, UsageError
@@ -98,7 +98,7 @@ class Client:
         self._tasks: set[asyncio.Task[None]] = set()
         self._control: Control | None = None
         final = (401, 403, ssl.SSLCertVerificationError) if once else ()
-        self._dialer = Dialer(
+        self._dialer = MemberDialer(
             dial=self._dial, timeout=timeout, backoff=backoff, final=final, on_change=on_change
         )
 

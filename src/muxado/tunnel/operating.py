@@ -20,15 +20,19 @@ from ..errors import UsageError
 from .files import make_folder
 from .server import Server
 
-__all__ = ["ask", "nodes", "operated"]
+__all__ = ["ask", "folder_of", "nodes", "operated"]
 
 MOST_QUESTION = 4096  # bytes
 TIMEOUT = 10.0  # seconds
 
 
 @asynccontextmanager
-async def operated(server: Server, host: str) -> AsyncIterator[Path | None]:
+async def operated(server: Server, folder: Path) -> AsyncIterator[Path | None]:
     """Answer questions about a server while the block runs; give the socket's path.
+
+    Args:
+        server: the server.
+        folder: the part of the state that is this process's own: see `folder_of`.
 
     Where there are no Unix sockets, or the path is too long for one, it gives None.
     """
@@ -41,7 +45,6 @@ async def operated(server: Server, host: str) -> AsyncIterator[Path | None]:
                 await writer.drain()
         writer.close()
 
-    folder = server.state.folder / "nodes" / f"{host.replace(':', '_')}-{server.port}"
     path = make_folder(folder) / "socket"
     if not hasattr(socket, "AF_UNIX") or len(os.fsencode(path)) > 100:
         yield None
@@ -65,6 +68,18 @@ def _answer(server: Server, question: Any) -> dict[str, object]:
     if wanted == "kick":
         return {"kicked": server.kick(str(question.get("client")))}
     return {"error": "unknown question"}
+
+
+def folder_of(state: Path, host: str, port: int, worker: int = 0) -> Path:
+    """Return the part of a state that is one process's own.
+
+    Args:
+        state: the state's folder.
+        host: the address that the process listens on.
+        port: the port.
+        worker: which of several processes of this address it is, from 1 on; 0 if it is the one.
+    """
+    return state / "nodes" / f"{host.replace(':', '_')}-{port}{f'-{worker}' if worker else ''}"
 
 
 def nodes(folder: Path) -> list[Path]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..asyncio import Server as Listening
 from ..asyncio import Session, serve
-from ..cluster import Directory, NodeStats
+from ..cluster import Directory, Node
 from ..cluster.control import Control
 from ..cluster.errors import ClusterError, Denied, HeaderError
 from ..cluster.lines import Message
@@ -146,13 +146,19 @@ class Server:
         return self._draining
 
     @property
+    def node(self) -> Node:
+        """What it is as one of a fleet."""
+        return self._fleet.node
+
+    @property
+    def clients(self) -> list[Connected]:
+        """The sessions of clients that are connected here."""
+        return list(self._connected.values())
+
+    @property
     def denials(self) -> Denials:
         """What was denied, counted."""
         return self._denials
-
-    def stats(self) -> NodeStats:
-        """Return what it holds and has done as one of a fleet."""
-        return self._fleet.node.stats()
 
     def invite(self, name: str, host: str, rules: tuple[str, ...] = DEFAULT_RULES) -> Invitation:
         """Make an invitation.
@@ -259,7 +265,7 @@ class Server:
 
     def status(self) -> dict[str, Any]:
         """Return who is connected, and with what; no secrets."""
-        stats = self.stats()
+        stats = self.node.stats()
         return {
             "port": self.port,
             "since": round(self._since, 3),

@@ -53,6 +53,17 @@ class Table:
         found: int | None = self._take(key, int, "a whole number")
         return found
 
+    def seconds(self, key: str) -> float | None:
+        """Take a number of seconds; None if it is missing.
+
+        Raises:
+            UsageError: there is something else.
+        """
+        value = self._values.get(key)
+        kind = float if isinstance(value, float) else int
+        found: float | None = self._take(key, kind, "a number of seconds")
+        return found
+
     def flag(self, key: str) -> bool:
         """Take a true or false; False if it is missing.
 
