@@ -26,8 +26,10 @@ __all__ = [
     "gone",
     "hash_through",
     "liar",
+    "refused",
     "rules",
     "target",
+    "until",
 ]
 
 LOCAL = "127.0.0.1"
@@ -97,6 +99,18 @@ async def gone(port: int) -> None:
             return
         writer.close()
         await asyncio.sleep(0.02)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds that nothing tells of; the test's time bounds it."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+
+
+async def refused(client: Client) -> None:
+    """Wait for the final error of a client."""
+    while True:
+        await (await client.connected()).wait_closed()
 
 
 @asynccontextmanager
