@@ -52,7 +52,7 @@ class MemberDialer(Dialer):
     """Lets the last session go once everything has come that was sent to it.
 
     When the next one was answered, the last one's server opens no more streams; but some may be on
-    their way.
+    their way. The first ping is behind what was said last, the second behind what that has caused.
     """
 
     def _let_go(self, session: Session) -> None:
@@ -61,6 +61,7 @@ class MemberDialer(Dialer):
     async def _retire(self, session: Session) -> None:
         with contextlib.suppress(SessionError, TimeoutError):
             async with asyncio.timeout(session.config.close_timeout):
+                await session.ping()
                 await session.ping()
         await session.shutdown(None)
 

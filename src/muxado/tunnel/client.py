@@ -361,6 +361,8 @@ class Client:
             self._known = Known(known.name, bare, known.key)
             if self._state is not None:
                 self._state.redeemed(known)
+        if self._control is not None:
+            self._control.say("moved")  # the last server need not listen any more
         self._control = control
         self._rights = _rights_of(ok)
         answers = ok.fields.get("services", [])

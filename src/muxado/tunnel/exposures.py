@@ -105,6 +105,8 @@ class Exposures:
         if client.exposures.get(service) is not exposure:
             self._close(exposure, cut=False)
             return
+        if client.moving and exposure.port:
+            return  # its port is listened on until the client says that it has moved
         # While its client moves to another server, what runs here runs to its end.
         self.drop(client, exposure, cut=not client.moving)
         if not client.moving:

@@ -379,6 +379,8 @@ class Server:
                 if message.type == "offer":
                     answer = await self._answer(client, message.fields)
                     client.control.say("offered", **answer)
+                elif message.type == "moved":
+                    self._exposures.drop_all(client, cut=False)
                 elif message.type == "withdraw":
                     exposure = client.exposures.get(message.text("service"))
                     if exposure is not None:
