@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from tests.bounded import bound
 from tests.fixtures import anyio_backend, no_tasks_left
 from tests.patience import patience
 
-from .commands import Commands, on_states
+from .commands import TIMEOUT, Commands, on_states
 
 if TYPE_CHECKING:
     from muxado.tunnel import Server
@@ -36,3 +38,26 @@ async def server(no_tasks_left: None, tmp_path: Path) -> AsyncIterator[Server]:
 
     async with Server(tmp_path / "server", "127.0.0.1", 0) as running:
         yield running
+
+
+@pytest.fixture
+def target() -> Iterator[int]:
+    """The port of a server that answers at the end of what comes, in capitals."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    sock, _ = listening.accept()
+                except OSError:
+                    return
+                with sock:
+                    sock.settimeout(TIMEOUT)
+                    data = b"".join(iter(lambda: sock.recv(65536), b""))  # noqa: B023
+                    sock.sendall(data.upper())
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()

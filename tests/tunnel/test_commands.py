@@ -6,8 +6,6 @@ import json
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -20,29 +18,6 @@ from tests.servers import free_port
 from .commands import TIMEOUT, Commands, read_line, talk
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
-
-
-@pytest.fixture
-def target() -> Iterator[int]:
-    """The port of a server that answers at the end of what comes, in capitals."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            while True:
-                try:
-                    sock, _ = listening.accept()
-                except OSError:
-                    return
-                with sock:
-                    sock.settimeout(TIMEOUT)
-                    data = b"".join(iter(lambda: sock.recv(65536), b""))  # noqa: B023
-                    sock.sendall(data.upper())
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield listening.getsockname()[1]
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join()
 
 
 def test_two_commands_expose_a_service(commands: Commands, target: int) -> None:

@@ -1,0 +1,99 @@
+"""`muxado server` as a service: its file, its signals, what it tells systemd and its watchers."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("click")
+pytest.importorskip("cryptography")
+pytest.importorskip("platformdirs")
+
+from tests.servers import free_port
+
+from .commands import TIMEOUT, Commands, read_line, talk
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and Unix sockets")
+
+
+def line_with(process: subprocess.Popen[str], text: str) -> str:
+    """Read lines until one has a text."""
+    while text not in (line := read_line(process)):
+        assert line
+    return line
+
+
+def status_of(port: int, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=TIMEOUT) as found:
+            return int(found.status)
+    except urllib.error.HTTPError as exc:
+        return exc.code
+
+
+def test_a_server_is_a_service(
+    commands: Commands, target: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, public, admin = free_port(), free_port(), free_port()
+    rights = tmp_path / "rights.toml"
+    rights.write_text(f'[clients.laptop]\nallow = ["expose:{public}"]\n')
+    config = tmp_path / "server.toml"
+    config.write_text(
+        f'listen = "127.0.0.1:{port}"\nadmin = "127.0.0.1:{admin}"\nrights = "rights.toml"\n'
+        f'state = "{commands.server_state}"\n'
+    )
+    heard = str(commands.server_state.parent / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(heard)
+        sock.settimeout(TIMEOUT)
+        monkeypatch.setenv("NOTIFY_SOCKET", heard)
+        server = commands.start("server", "--config", str(config))
+        assert sock.recv(100) == b"READY=1"
+        monkeypatch.delenv("NOTIFY_SOCKET")
+        line_with(server, "listening on")
+        assert status_of(admin, "/ready") == 200
+
+        invitation = commands.run("invite", "laptop", "--rights", str(rights)).stdout
+        state = ("--state", str(commands.client_state))
+        client = commands.start(
+            "expose", f"web=127.0.0.1:{target}", "--to", "-", *state, said=invitation
+        )
+        assert read_line(client) == f"tcp 127.0.0.1:{public}  ->  127.0.0.1:{target}\n"
+        assert talk(public, b"hello") == b"HELLO"
+        # A right that is taken away ends what it allowed, as is seen from outside.
+        with socket.create_connection(("127.0.0.1", public), timeout=TIMEOUT) as running:
+            rights.write_text("[clients.laptop]\n")
+            server.send_signal(signal.SIGHUP)
+            with pytest.raises(ConnectionResetError):
+                running.recv(1)
+
+        server.send_signal(signal.SIGTERM)
+        assert sock.recv(100) == b"STOPPING=1"
+        _, said = server.communicate()
+        assert server.returncode == 0
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--workers", "2"), "several processes need a directory"),
+        (("--directory", "http://x"), "a directory is at redis://"),
+        (("--proxy-protocol", "x"), "no network"),
+        (("--advertise", "x"), "advertise: it takes HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_is_said_at_the_start(
+    commands: Commands, options: tuple[str, ...], told: str
+) -> None:
+    done = commands.run("server", *options)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
