@@ -62,7 +62,7 @@ def test_a_file_of_rights_maps_clients_to_rules_and_limits(tmp_path: Path) -> No
         ('[clients.a]\nallow = ["all"]', "clients.a.allow[0]: a rule is"),
         ('[clients.A]\nallow = ["private:x"]', "clients.A: a name must be"),
         ("[clients.a]\nconnections = 0", "clients.a.connections: must be at least 1"),
-        ("[clients.a]\nalow = []", "clients.a.alow: is no key"),
+        ("[clients.a]\npermit = []", "clients.a.permit: is no key"),
         ("[client.a]", "client: is no key"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Says in the log what was denied to whom, so that nobody can fill the log or forge its lines."""
+"""Says in the log what was denied to whom, and lets no one fill the log or forge lines."""
 
 from __future__ import annotations
 

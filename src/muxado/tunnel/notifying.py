@@ -1,4 +1,4 @@
-"""Tells systemd, or whoever else has set NOTIFY_SOCKET, how a service is: READY=1, STOPPING=1."""
+"""Tells systemd, or what else has set NOTIFY_SOCKET, how a service is: READY=1, STOPPING=1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["notify"]
 
 
 def notify(text: str) -> None:
-    """Send a state, as ``READY=1``; nothing happens where nobody has asked for it."""
+    """Send a state, as ``READY=1``; nothing happens where it is not asked for."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
         return

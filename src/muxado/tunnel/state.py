@@ -229,7 +229,7 @@ class ServerState:
 
 
 def used(name: str) -> Denied:
-    """Return what whoever is late to use an invitation is told."""
+    """Return the error of a key that is too late to use an invitation."""
     return Denied(
         f"the invitation for {name} was used already: if that was not you, have {name} revoked; ask"
         " for a new one",
