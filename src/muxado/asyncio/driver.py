@@ -47,6 +47,12 @@ class Link(Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes, without waiting."""
 
+    def pause_reading(self) -> None:
+        """Read no more, so that the peer can't send more than fits on the way."""
+
+    def resume_reading(self) -> None:
+        """Read on."""
+
     def half_close(self) -> None:
         """End the output after what was written, or all of it where only that can be had."""
 
@@ -88,6 +94,10 @@ class Ended:
     def write(self, data: bytes) -> None:
         """Do nothing, like what follows."""
 
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
     def half_close(self) -> None: ...
 
     def close(self) -> None: ...
@@ -121,6 +131,7 @@ class Driver(BaseDriver):
         "__weakref__",
         "_alone",
         "_flushing",
+        "_reads",
         "_resuming",
         "_session",
         "_tell",
@@ -153,6 +164,7 @@ class Driver(BaseDriver):
         self._tell: Callable[[Any, int], object]  # what is called with it
         self._alone = False  # the last input woke one task only
         self._flushing = False
+        self._reads = True  # the link is read
         self._resuming = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = inf
@@ -320,6 +332,12 @@ class Driver(BaseDriver):
             self.call_soon(self._resume)
         if core.output_step() != NOTHING:
             self.flush_soon()
+        if core.wants_input != self._reads:
+            self._reads = not self._reads
+            if self._reads:
+                self.link.resume_reading()
+            else:
+                self.link.pause_reading()
         self._set_timer()
 
     def _report(self) -> None:

@@ -83,6 +83,14 @@ class TransportLink(asyncio.BufferedProtocol):
 
     # For the driver
 
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def write(self, data: bytes) -> None:
         assert self._transport is not None
         self._transport.write(data)
@@ -210,6 +218,8 @@ class ReaderWriterLink:
         self._reader = reader
         self._writer = writer
         self._data = asyncio.Event()
+        self._reads = asyncio.Event()
+        self._reads.set()
         self._output = b""
         self._closing = False
         self._ended = False  # the reader
@@ -231,6 +241,7 @@ class ReaderWriterLink:
         try:
             while data := await self._reader.read(READ_SIZE):
                 driver.received_data(data)
+                await self._reads.wait()
             driver.received_eof()
         except BaseException as exc:
             if not self._ours(exc):
@@ -293,6 +304,12 @@ class ReaderWriterLink:
             self._writer.close()
 
     # For the driver
+
+    def pause_reading(self) -> None:
+        self._reads.clear()
+
+    def resume_reading(self) -> None:
+        self._reads.set()
 
     def write(self, data: bytes) -> None:
         self._output += data

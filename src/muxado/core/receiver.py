@@ -16,6 +16,8 @@ Parsing pauses in the middle of a read, and goes on by `resume`, for one of two 
   Streams are refused only if the queue is still full then.
 - `paused_for_output` as well: too many RSTs wait for the transport. It must take them first. A peer
   that goes on sending until no more fits is given up (`read_on`).
+
+On a wire without resets it also pauses for a frame that there is no room for (`holding.active`).
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from ..wire.codec import (
 from ..wire.foreign import recognise
 from .closing import Closing
 from .guards import ChurnGuard
+from .holding import Holding
 from .ledger import ANSWERED, Ledger
 from .liveness import IDLE as LONGEST_IDLE
 from .liveness import Liveness
@@ -67,11 +70,13 @@ class Receiver:
         paused: True while parsing has stopped in the middle of a read.
         paused_for_output: True if it goes on when the transport has taken what waits.
         frames_received: how many frames were parsed.
+        holding: the frame that waits for room, where streams can't be reset.
         resets_received: how often each code came for a stream that was alive.
         refusals: how often each code refused a stream.
     """
 
     __slots__ = (
+        "_can_reset",
         "_churn",
         "_closing",
         "_decoder",
@@ -93,6 +98,7 @@ class Receiver:
         "_types_said",
         "_window",
         "frames_received",
+        "holding",
         "paused",
         "paused_for_output",
         "refusals",
@@ -129,6 +135,8 @@ class Receiver:
         self._churn = ChurnGuard(ledger.config.max_incoming_streams)
         self._shrink_due = ledger.now  # when the receive buffer is next given a thought
         self._received_before = 0  # payload bytes when it last was
+        self._can_reset: bool = ledger.rules.resets
+        self.holding: Holding = Holding(ledger, table)
         self.paused: bool = False
         self.paused_for_output: bool = False
         self.frames_received: int = 0
@@ -139,9 +147,26 @@ class Receiver:
 
     def resume(self) -> None:
         """Parse on after a pause, if the transport has taken what it should."""
-        if not self.waits_for_transport():
-            self.paused = self.paused_for_output = False
-            self.parse()
+        if self.waits_for_transport() or (self.holding.active and not self.holding.over()):
+            return
+        self.paused = self.paused_for_output = False
+        if self.holding.active:
+            self._judge_again()
+        self.parse()
+
+    def _judge_again(self) -> None:
+        """Handle the frame that has waited for room; it may have to wait again."""
+        self.holding.release()
+        decoder = self._decoder
+        stream = self._table.streams.get(decoder.stream_id)
+        if stream is None or decoder.syn or not stream.input_open():
+            stream = self._out_of_place(stream)
+        if stream is not None:
+            self.paused = self._data(stream, decoder.length)
+        elif self.holding.active:
+            self.paused = True
+        else:
+            decoder.skip()
 
     def waits_for_transport(self) -> bool:
         """Return whether RSTs must leave before parsing goes on."""
@@ -153,7 +178,7 @@ class Receiver:
         The application need not have run meanwhile, nor the transport have taken anything: as long
         as there is room for what the peer sends, they have time.
         """
-        if self._decoder.find_room():
+        if self._decoder.find_room(self.holding.active):
             return
         if self.waits_for_transport():
             self._closing.flooded()
@@ -162,8 +187,11 @@ class Receiver:
 
     def finish(self) -> None:
         """Parse all that has come: it makes no sense to wait for room any more."""
+        self.holding.end()
         while self.paused:
             self.paused = self.paused_for_output = False
+            if self.holding.active:
+                self._judge_again()
             self.parse(at_the_end=True)
 
     def release(self) -> None:
@@ -186,6 +214,9 @@ class Receiver:
         if self._opened:
             self._opened = 0
             self._new_ids.clear()
+        holding = self.holding
+        if holding.active:
+            return
         woken = len(ledger.wakes)  # before this call; they may not have been taken yet
         # A queue that is still full now was given its time.
         self._refusing = len(self._table.accept_queue) >= ledger.config.accept_backlog
@@ -213,11 +244,16 @@ class Receiver:
                 if stream is None or decoder.syn or not stream.input_open():
                     stream = self._out_of_place(stream)
                     if stream is None:
-                        decoder.skip()
                         self._first_frame = False
+                        if self.holding.active:
+                            self.paused = True
+                            return
+                        decoder.skip()
                         self._pause_if_full()
                         continue
-                self._data(stream, decoder.length)
+                if self._data(stream, decoder.length):
+                    self.paused = True
+                    return
             elif kind == CREDIT:
                 self._credit(decoder.stream_id, decoder.value)
             elif kind == RESET:
@@ -244,18 +280,34 @@ class Receiver:
 
     # DATA
 
-    def _data(self, stream: CoreStream, length: int) -> None:
-        """Take the header of a DATA frame for a stream that may receive."""
+    def _data(self, stream: CoreStream, length: int) -> bool:
+        """Take the header of a DATA frame for a stream that may receive; True: it must wait."""
         stream.acknowledged = True
         if length:
-            code = self._window.admit(stream, length)
+            if self._can_reset:
+                code = self._window.admit(stream, length)
+            else:
+                code = self._window.admit_or_wait(stream, length, self.holding.last)
             if code:
-                self._decoder.skip()
-                self._reject(stream, code)
-                return
+                return self._not_admitted(stream, length, code)
             self._stream = stream
         elif self._decoder.fin:
             self._fin(stream)
+        return False
+
+    def _not_admitted(self, stream: CoreStream, length: int, code: int) -> bool:
+        """Reset a stream whose DATA can't be let in; True: have the frame wait instead."""
+        if self._can_reset:
+            self._decoder.skip()
+            self._reject(stream, code)
+            return False
+        if self._window.never_fits(length):
+            self._decoder.skip()
+            text = "a reader waits for more than Config.max_receive_memory holds"
+            self._closing.fail(code, text)
+            return False
+        self.holding.hold(length)
+        return True
 
     def _body(self, chunk: bytes) -> None:
         """Take bytes of the DATA frame that is coming in."""
@@ -352,7 +404,10 @@ class Receiver:
             self._highest_syn = stream_id
         # A refused heartbeat would end the peer's session.
         heartbeat = self._types_said and self._decoder.type == rules.heartbeat_type
-        if not heartbeat and (
+        if not self._can_reset:
+            if not self._lets_in():
+                return None
+        elif not heartbeat and (
             ledger.state >= DRAINING
             or self._closing.going_away
             or table.incoming >= ledger.config.max_incoming_streams
@@ -375,6 +430,17 @@ class Receiver:
             self._deliver(stream)
         return stream if stream.input_open() else None
 
+    def _lets_in(self) -> bool:
+        """Return whether the peer may have one more stream, where none can be refused."""
+        ledger = self._ledger
+        if ledger.state >= DRAINING:
+            return False  # it hears of it by the session's end, which is near
+        if ledger.config.max_incoming_streams == 0:
+            text = "a stream was opened, and Config.max_incoming_streams is 0"
+            self._closing.fail(ErrorCode.STREAM_REFUSED, text)
+            return False
+        return self.holding.has_room_for_stream()
+
     def _refuse(self, stream_id: int, code: int) -> None:
         self.refusals.count(code)
         self._resets.provoke(stream_id, code)
@@ -394,7 +460,7 @@ class Receiver:
 
     def _queue_stays_full(self) -> bool:
         backlog = self._ledger.config.accept_backlog
-        return self._refusing and len(self._table.accept_queue) >= backlog
+        return self._refusing and self._can_reset and len(self._table.accept_queue) >= backlog
 
     # The other frames
 

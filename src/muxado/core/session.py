@@ -246,7 +246,17 @@ class CoreSession:
         The front end should wake what `take_wakes` returns, flush, and call `resume` in its next
         turn.
         """
-        return self._receiver.paused and not self._receiver.paused_for_output
+        receiver = self._receiver
+        return receiver.paused and not receiver.paused_for_output and not receiver.holding.active
+
+    @property
+    def wants_input(self) -> bool:
+        """False while the front end should not read its transport.
+
+        On a wire without resets the peer is held back so while there is no room for what it has
+        sent. `handle_timer` goes on when there is, and `next_deadline` says when.
+        """
+        return not self._receiver.holding.active
 
     @property
     def held(self) -> bool:
@@ -321,21 +331,22 @@ class CoreSession:
         if self._receiver.paused_for_output and not self._receiver.waits_for_transport():
             return self._ledger.now  # the answers have left: parsing goes on
         stalls = self._table.stalls
+        holding = self._receiver.holding
+        if holding.active and holding.over():
+            return self._ledger.now  # there is room: parsing goes on
         if state == CLOSING:
             return min(self._closing.deadline, stalls.next_deadline())
-        if self._keepalive is not None and self._keepalive.due < self._liveness.next_deadline():
-            return min(self._keepalive.due, stalls.next_deadline(), self._typed.next_deadline())
-        return min(
-            self._liveness.next_deadline(),
-            stalls.next_deadline(),
-            self._typed.next_deadline(),
-        )
+        # A peer that is not read is not missed either.
+        due = holding.retry_at if holding.active else self._liveness.next_deadline()
+        if self._keepalive is not None:
+            due = min(due, self._keepalive.due)
+        return min(due, stalls.next_deadline(), self._typed.next_deadline())
 
     def handle_timer(self, now: float) -> None:
         """Do what is due by now. Harmless when called early."""
         ledger = self._ledger
         ledger.now = now
-        if self._receiver.paused_for_output:
+        if self._receiver.paused_for_output or self._receiver.holding.active:
             self._receiver.resume()
         if ledger.state >= CLOSING:
             self._closing.handle_timer(now)
@@ -345,7 +356,7 @@ class CoreSession:
             self._decoder.shrink()
         else:
             self._receiver.shrink_if_idle()
-        if self._liveness.handle_timer(now):
+        if self.wants_input and self._liveness.handle_timer(now):
             self._closing.timed_out()
             return
         self._handle_stalls(now)

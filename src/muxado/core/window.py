@@ -17,7 +17,8 @@ A reader that wants more at once than the window lets in *claims* what is there:
 the inbox, and are there if the reader gives up, but the peer is granted as many more.
 
 What all streams hold together is bounded by `Config.max_receive_memory`, or by what a `MemoryPool`
-leases to this session.
+leases to this session. Where a wire has no reset, what is too much waits (`holding.py`): then a
+sender that goes beyond its credit is let in as well, as Go does, for only memory bounds it.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Window(PoolMember):
         "_most_held",
         "_pool",
         "_totals",
+        "_waiting",
         "claimed",
         "credit",
         "grants",
@@ -73,6 +75,7 @@ class Window(PoolMember):
         self._encoder = encoder
         self._pool = pool
         self._totals: bool = ledger.rules.total_credit  # credit is told as a total
+        self._waiting = False  # a frame that has come waits for memory, and is not judged
         most = ledger.config.max_receive_memory
         self._most_held: int = most if pool is None else 0  # how much may be received and unread
         if pool is not None:
@@ -111,6 +114,46 @@ class Window(PoolMember):
         stream.recv_credit -= length
         self.received += length
         return 0
+
+    def admit_or_wait(self, stream: StreamLedger, length: int, last: bool) -> int:
+        """Do the same where a stream can't be reset.
+
+        Args:
+            stream: the stream.
+            length: the length of the frame's body.
+            last: whether there is no other time for it.
+
+        Returns:
+            0, or ENHANCE_YOUR_CALM: the frame is to wait until it `fits`.
+        """
+        self._waiting = not last and not self.fits(length)
+        if self._waiting:
+            return int(ErrorCode.ENHANCE_YOUR_CALM)
+        beyond = length - stream.recv_credit
+        if beyond > 0:  # it counts as granted
+            stream.recv_credit += beyond
+            stream.granted += beyond
+        stream.recv_credit -= length
+        self.received += length
+        return 0
+
+    def end_wait(self) -> None:
+        """Take note that no frame waits for memory."""
+        self._waiting = False
+
+    def fits(self, length: int) -> bool:
+        """Return whether there is memory for so many bytes; where nothing is held, there is."""
+        held = self.unread + self.claimed
+        return held + length <= self._most_held or self._lease(held + length) or not held
+
+    def never_fits(self, length: int) -> bool:
+        """Return whether readers that wait for more hold so much that it can't come."""
+        return self.claimed > 0 and self.claimed + length > self._ledger.config.max_receive_memory
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the memory is shared with other sessions."""
+        return self._pool is not None
 
     def put(self, stream: StreamLedger, chunk: bytes) -> None:
         """Add bytes that came to what can be read."""
@@ -173,6 +216,11 @@ class Window(PoolMember):
         self.read += count
         window = stream.window
         held = stream.recv_credit
+        if self._waiting:  # the flush of a grant is what judges the frame again
+            if not stream.granting:
+                stream.granting = True
+                self.grants[stream.stream_id] = stream
+            return
         if stream.granting or (held > window >> 1 and window - held < STEP):
             return
         held = self.outstanding(stream)
@@ -193,7 +241,7 @@ class Window(PoolMember):
         """Return how many bytes of a stream the peer may still make us hold."""
         decoder = self._decoder
         held = stream.recv_credit - stream.claimed
-        if decoder.body and decoder.stream_id == stream.stream_id:
+        if decoder.body and decoder.stream_id == stream.stream_id and not self._waiting:
             held += decoder.body  # of the frame that is coming in
         inbox = stream.inbox
         return held if inbox is None else held + inbox.size
@@ -233,7 +281,8 @@ class Window(PoolMember):
 
     def return_unused(self) -> int:
         """Lease no more than what is held and on its way; the pool's own call."""
-        self._most_held = self._decoder.body + self.unread + self.claimed
+        coming = 0 if self._waiting else self._decoder.body
+        self._most_held = coming + self.unread + self.claimed
         return self._most_held
 
     def leave_pool(self) -> None:

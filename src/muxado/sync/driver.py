@@ -455,8 +455,7 @@ class Driver(BaseDriver):
                         if self.changing:
                             self._give_up()
                             break
-                        # Input that has ended stays readable for ever.
-                        wanted = 0 if self.core.eof_received else selectors.EVENT_READ
+                        wanted = selectors.EVENT_READ if self._reads() else 0
                         self._blocked = self._wants_room()
                         if self._blocked:
                             wanted |= selectors.EVENT_WRITE
@@ -548,7 +547,7 @@ class Driver(BaseDriver):
             self._dropped.popleft()[1].reset(ErrorCode.STREAM_CANCELLED)
         if core.paused:
             core.resume(monotonic())
-        if self.sock in ready or self._decrypted():
+        if (self.sock in ready or self._decrypted()) and self._reads():
             self._read()
         if monotonic() >= core.next_deadline():
             core.handle_timer(monotonic())
@@ -567,7 +566,7 @@ class Driver(BaseDriver):
             if self._secured is not None or self.layer is not None:
                 # Each read decrypts one record, of 16 KiB at most.
                 for _ in range(MOST_RECORDS):
-                    if not count or core.paused:
+                    if not count or core.paused or not core.wants_input:
                         break
                     core.bytes_received(count, monotonic())
                     count = self._channel.recv_into(core.receive_buffer())
@@ -582,10 +581,16 @@ class Driver(BaseDriver):
         core.receive_eof(monotonic())
 
     def _decrypted(self) -> bool:
-        """Return whether there are bytes already that no selector sees."""
+        """Return whether there are bytes to read that no selector sees."""
+        if not self._reads():
+            return False
         if self.layer is not None:
             return self.layer.pending()
         return self._secured is not None and self._secured.pending() > 0
+
+    def _reads(self) -> bool:
+        """Return whether the socket is read; input that has ended stays readable for ever."""
+        return self.core.wants_input and not self.core.eof_received
 
     def _close_sockets(self) -> None:
         for sock in (self.sock, self._wakeup, self._wakeup_send):

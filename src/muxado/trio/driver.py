@@ -110,6 +110,7 @@ class Driver(BaseDriver):
         self._watching = trio.CancelScope()
         self._reading = trio.CancelScope()
         self._read_done = trio.Event()
+        self._readable = trio.Event()  # for the reading task, while it is held back
         self._sending = trio.CancelScope()
         self._abandoned: deque[CoreStream] = deque()
         self._token = trio.lowlevel.current_trio_token()
@@ -228,6 +229,9 @@ class Driver(BaseDriver):
                     await trio.lowlevel.checkpoint()
                 core.resume(trio.current_time())
                 self.flush()
+            while not core.wants_input and not self.lost:
+                self._readable = trio.Event()
+                await self._readable.wait()
 
     async def _receive(self) -> int:
         """Take in what the transport brings next; return its size, 0 at the end."""
@@ -271,6 +275,8 @@ class Driver(BaseDriver):
                     if scope.cancelled_caught:
                         core.handle_timer(trio.current_time())
                         self.flush()
+                        if core.wants_input:
+                            self._readable.set()
         except trio.Cancelled:
             raise
         except BaseException as exc:
@@ -391,6 +397,7 @@ class Driver(BaseDriver):
             self._sending.cancel()
             self._watching.cancel()
             self._wakeup.set()
+            self._readable.set()
             self._report()
             self.record.ended()
             self._notify(0)

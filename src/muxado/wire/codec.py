@@ -175,16 +175,16 @@ class Decoder:
             self._end = rest
         return self._view[self._end :]
 
-    def find_room(self) -> bool:
+    def find_room(self, however_much: bool = False) -> bool:
         """Have `space()` hold something although what has come can't be parsed yet.
 
-        Returns False if as much is waiting as one read may bring.
+        Returns False if as much is waiting as one read may bring, unless it may be more.
         """
         if self._start == 0 and self._end == len(self._input):
-            if self._end >= READ_SIZE:
+            if self._end >= READ_SIZE and not however_much:
                 return False
             waiting = self._input
-            self._grow(READ_SIZE)
+            self._grow(max(READ_SIZE, 2 * self._end))
             self._input[: self._end] = waiting
         return True
 

@@ -49,7 +49,8 @@ class Rules:
         unacknowledged: how many streams may be open here that the peer hasn't acknowledged, 0 if
             the format has no acknowledgement.
         fin_rides: whether the last DATA frame may end its direction.
-        resets: whether a stream can be reset, and so refused.
+        resets: whether a stream can be reset, and so refused. Where it can't, a peer that sends
+            more than there is room for is held back: its transport is not read.
         codes: whether a reset carries a code.
         closed_answer: whether DATA for a stream that the peer has forgotten draws a reset.
         pings: one of the numbers above, too.

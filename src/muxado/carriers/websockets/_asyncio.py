@@ -159,6 +159,14 @@ class Link(asyncio.Protocol):
 
     # For the driver
 
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def write(self, data: bytes) -> None:
         self._conversation.send(data)
         self._write_out()

@@ -1,0 +1,243 @@
+"""On a wire without resets, what there is no room for waits: nothing is lost, or ends falsely."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import nullcontext
+
+import pytest
+
+from muxado.config import Config
+from muxado.core import CoreSession, CoreStream, MemoryPool
+from muxado.errors import ErrorCode, ProtocolError
+from tests import inside
+
+from .pair import drain
+
+NOW = 100.0
+
+
+def session(pool: MemoryPool | None = None, **settings: object) -> CoreSession:
+    config = Config(wire="smux-v2", **settings)  # type: ignore[arg-type]
+    return CoreSession(client=False, config=config, now=NOW, pool=pool)
+
+
+def frame(command: int, stream_id: int, body: bytes = b"") -> bytes:
+    return struct.pack("<BBHI", 2, command, len(body), stream_id) + body
+
+
+def syn(stream_id: int) -> bytes:
+    return frame(0, stream_id)
+
+
+def fin(stream_id: int) -> bytes:
+    return frame(1, stream_id)
+
+
+def data(stream_id: int, body: bytes) -> bytes:
+    return frame(2, stream_id, body)
+
+
+def request(stream_id: int) -> bytes:
+    return syn(stream_id) + data(stream_id, b"request %d" % stream_id) + fin(stream_id)
+
+
+def go_on(core: CoreSession) -> None:
+    """Do what a front end does after a call."""
+    while core.paused:
+        core.resume(NOW)
+    if core.next_deadline() <= NOW:
+        core.handle_timer(NOW)
+
+
+def held(core: CoreSession) -> bool:
+    """Return whether the peer is held back."""
+    return not core.wants_input
+
+
+def accept(core: CoreSession) -> CoreStream:
+    stream = core.accept()
+    assert stream is not None
+    return stream
+
+
+def ends_said(core: CoreSession) -> bytes:
+    return bytes(byte for byte in core.data_to_send(NOW, 1 << 20)[1::8] if byte == 1)
+
+
+def test_streams_wait_while_the_accept_queue_is_full() -> None:
+    core = session(accept_backlog=2)
+    ids = range(3, 23, 2)
+    core.receive_data(b"".join(map(request, ids)), NOW)
+    go_on(core)
+    assert held(core)
+    assert not core.paused  # or the front end would turn and turn
+    assert core.acceptable == 2
+    for stream_id in ids:
+        stream = accept(core)
+        go_on(core)
+        assert stream.stream_id == stream_id
+        assert drain(stream) == b"request %d" % stream_id
+        assert stream.at_eof()
+    assert not held(core)
+    assert core.accept() is None
+    assert core.stats().refusals == 0
+    assert ends_said(core) == b""
+
+
+def test_streams_wait_while_as_many_are_open_as_may_be() -> None:
+    core = session(max_incoming_streams=2)
+    core.receive_data(request(3) + request(5) + request(7), NOW)
+    first, second = accept(core), accept(core)
+    go_on(core)
+    assert core.accept() is None
+    second.write(b"reply")
+    second.close()
+    core.data_to_send(NOW, 1 << 20)
+    go_on(core)
+    assert accept(core).stream_id == 7
+    assert drain(first) == b"request 3"
+    assert not held(core)
+
+
+def test_data_waits_while_memory_is_full() -> None:
+    core = session(max_receive_memory=1000)
+    core.receive_data(syn(3) + syn(5), NOW)
+    one, other = accept(core), accept(core)
+    core.receive_data(data(3, bytes(600)) + data(5, b"x" * 500) + fin(5) + fin(3), NOW)
+    assert held(core)
+    assert (one.unread(), other.unread()) == (600, 0)
+    assert inside.unread(core) == 600
+    assert one.read(100) == bytes(100)
+    assert one.granting  # a front end flushes, and looks at the deadline
+    go_on(core)
+    assert not held(core)
+    assert drain(one) == bytes(500)
+    assert one.at_eof()
+    assert drain(other) == b"x" * 500
+    assert other.at_eof()
+    go_on(core)
+    # What it has told of its credit is what it has read.
+    core.receive_data(syn(7) + data(7, bytes(900)), NOW)
+    assert not held(core)
+
+
+def test_a_frame_larger_than_the_memory_comes_in_alone() -> None:
+    core = session(max_receive_memory=1000)
+    core.receive_data(syn(3) + data(3, bytes(5000)), NOW)
+    stream = accept(core)
+    assert len(drain(stream)) == 5000
+    assert core.reason is None
+
+
+def test_a_reader_that_wants_more_than_the_memory_is_told() -> None:
+    core = session(max_receive_memory=1000)
+    core.receive_data(syn(3) + data(3, bytes(900)), NOW)
+    stream = accept(core)
+    stream.claim(2000)
+    core.receive_data(data(3, bytes(900)), NOW)
+    with pytest.raises(ProtocolError, match="max_receive_memory"):
+        raise core.failure()
+    assert core.reason is not None
+    assert core.reason.code == ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_credit_that_is_passed_is_only_bounded_by_memory() -> None:
+    # Go's receiver does not look at it either.
+    core = session(max_receive_memory=1 << 20)
+    core.receive_data(syn(3) + data(3, bytes(60_000)) * 10, NOW)
+    stream = accept(core)
+    assert len(drain(stream)) == 600_000
+    said = core.data_to_send(NOW, 1 << 20)
+    update = said[said.index(struct.pack("<BBHI", 2, 4, 8, 3)) :]
+    assert struct.unpack_from("<I", update, 8) == (600_000,)
+
+
+def test_memory_that_other_sessions_have_is_looked_at_again() -> None:
+    pool = MemoryPool(1000, nullcontext())
+    other, core = session(pool), session(pool)
+    other.receive_data(syn(3) + data(3, bytes(900)), NOW)
+    holder = accept(other)
+    core.receive_data(syn(3) + data(3, bytes(100)), NOW)
+    stream = accept(core)
+    core.receive_data(data(3, bytes(500)), NOW)
+    assert held(core)
+    now = core.next_deadline()
+    assert NOW < now < NOW + 1
+    drain(holder)
+    core.handle_timer(now)
+    assert len(drain(stream)) == 600
+
+
+def test_a_peer_that_is_held_back_is_not_missed_and_hears_that_this_side_lives() -> None:
+    core = session(accept_backlog=1)
+    core.receive_data(syn(3) + syn(5), NOW)
+    go_on(core)
+    said = b""
+    now = NOW
+    while now < NOW + 300:
+        now = core.next_deadline()
+        assert now < NOW + 1000
+        core.handle_timer(now)
+        said += core.data_to_send(now, 1000)
+    assert core.reason is None
+    assert len(said) >= 8 * 25
+
+
+def test_what_has_come_is_taken_in_when_the_connection_is_gone() -> None:
+    core = session(accept_backlog=1, max_receive_memory=20)
+    ids = range(3, 23, 2)
+    core.receive_data(b"".join(map(request, ids)), NOW)
+    core.connection_lost(None, NOW)
+    for stream_id in ids:
+        assert drain(accept(core)) == b"request %d" % stream_id
+    assert not held(core)
+
+
+def test_a_stream_that_is_closed_while_its_data_waits_holds_nothing_up() -> None:
+    core = session(max_receive_memory=100)
+    core.receive_data(syn(3) + syn(5) + data(3, bytes(90)) + data(5, bytes(90)), NOW)
+    accept(core)
+    other = accept(core)
+    assert held(core)
+    core.receive_data(syn(7), NOW)  # as far as the front end has read already
+    assert core.accept() is None
+    other.close()
+    accepted = core.list_streams()[0]
+    assert drain(accepted) == bytes(90)
+    go_on(core)
+    assert accept(core).stream_id == 7
+
+
+def test_much_that_was_read_already_is_kept() -> None:
+    core = session(accept_backlog=1)
+    core.receive_data(syn(3) + syn(5), NOW)
+    core.receive_data(data(3, bytes(1000)) * 1000, NOW)
+    go_on(core)
+    stream = accept(core)
+    go_on(core)
+    assert len(drain(stream)) == 1_000_000
+
+
+@pytest.mark.parametrize("end", ["shut_down", "close"])
+def test_a_session_that_ends_answers_new_streams_with_nothing(end: str) -> None:
+    core = session(accept_backlog=1)
+    core.receive_data(syn(3) + syn(5), NOW)
+    go_on(core)
+    if end == "close":
+        core.close(NOW)
+    else:
+        core.shut_down()
+    go_on(core)
+    assert not held(core)
+    said = core.data_to_send(NOW, 1 << 20)
+    assert fin(5) not in said
+    core.receive_data(request(7), NOW)
+    assert fin(7) not in core.data_to_send(NOW, 1 << 20)
+
+
+def test_a_session_that_takes_no_streams_ends_if_one_is_opened() -> None:
+    core = session(max_incoming_streams=0)
+    core.receive_data(syn(3), NOW)
+    with pytest.raises(ProtocolError, match="max_incoming_streams is 0"):
+        raise core.failure()
