@@ -34,7 +34,8 @@ class Config:
         max_window: bytes, the most credit that one stream is ever given.
         max_receive_memory: bytes received and not yet read, over the whole session, including
             those that a waiting reader holds. A DATA frame that would exceed it resets its own
-            stream (ENHANCE_YOUR_CALM).
+            stream (ENHANCE_YOUR_CALM). On smux, which has no resets, it waits in the transport,
+            as what exceeds the next two does.
         max_incoming_streams: open streams of the peer, and those it has reset that the
             application has not closed yet; one more is refused (STREAM_REFUSED).
             0, for programs that only open streams, refuses every one; if `typed`, Go's

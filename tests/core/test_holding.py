@@ -85,6 +85,23 @@ def test_streams_wait_while_the_accept_queue_is_full() -> None:
     assert ends_said(core) == b""
 
 
+def test_a_reader_does_not_wait_for_what_is_behind_a_stream_that_waits() -> None:
+    core = session(accept_backlog=1, max_incoming_streams=4)
+    core.receive_data(b"".join(map(syn, (3, 5, 7, 9, 11))) + data(3, b"x"), NOW)
+    go_on(core)
+    first = accept(core)
+    go_on(core)
+    assert core.acceptable == 1
+    first.read_waiter = object()
+    go_on(core)
+    assert core.acceptable == 3
+    assert held(core)
+    accept(core).close()
+    core.data_to_send(NOW, 1000)
+    core.receive_data(fin(5), NOW)
+    go_on(core)
+
+
 def test_streams_wait_while_as_many_are_open_as_may_be() -> None:
     core = session(max_incoming_streams=2)
     core.receive_data(request(3) + request(5) + request(7), NOW)

@@ -340,11 +340,11 @@ class Stream(BaseStream["Session"]):
             core.claim(wanted)
         if core.state == IDLE:
             core.announce()
-        self._driver.flush_before_wait()
         waiter = self._driver.loop.create_future()
         core.read_waiter = waiter
         self._reading = True
         try:
+            self._driver.flush_before_wait()  # it may look who waits
             await waiter
         finally:
             self._reading = False

@@ -7,7 +7,10 @@ front end reads no more of its transport (`CoreSession.wants_input`), until the 
 Nothing is lost, and what is held is the limit and one read. All streams of the session wait with
 it, as they do in Go.
 
-What can never be taken in ends the session, since nobody could see why it stands still.
+So an application could wait for itself: it reads a stream whose bytes are behind a stream that has
+no place in the accept queue. While a reader waits, that queue may therefore be as long as
+`Config.max_incoming_streams`. What can never be taken in ends the session, since nobody could see
+why it stands still.
 """
 
 from __future__ import annotations
@@ -80,7 +83,10 @@ class Holding:
     def _stream_fits(self) -> bool:
         config = self._ledger.config
         table = self._table
-        return (
-            len(table.accept_queue) < config.accept_backlog
-            and table.incoming < config.max_incoming_streams
-        )
+        if table.incoming >= config.max_incoming_streams:
+            return False
+        return len(table.accept_queue) < config.accept_backlog or self._reader_waits()
+
+    def _reader_waits(self) -> bool:
+        """Return whether a reader waits for bytes, which may be behind the frame that is held."""
+        return any(stream.read_waiter is not None for stream in self._table.streams.values())
