@@ -20,6 +20,7 @@ KIB = 1024
 # what the relay holds.
 KERNEL_BUFFER = 32 * KIB
 WINDOW = 64 * KIB
+SMALL = Config(initial_window=WINDOW, max_window=WINDOW, write_high_water=WINDOW)
 
 
 class User:
@@ -85,16 +86,18 @@ def small_buffers(sock: socket.socket) -> None:
 
 
 @asynccontextmanager
-async def relayed(kind: str = "tcp", *, early: bytes = b"", **options: Any) -> AsyncIterator[Scene]:
+async def relayed(
+    kind: str = "tcp", *, early: bytes = b"", config: Config = SMALL, **options: Any
+) -> AsyncIterator[Scene]:
     """Connect a user to a relay, and that to a peer.
 
     Args:
         kind: "tcp" or "unix".
         early: what the peer sends before the relay has its connection.
+        config: the settings of the session that the peer is reached by.
         options: the relay's.
     """
     loop = asyncio.get_running_loop()
-    config = Config(initial_window=WINDOW, max_window=WINDOW, write_high_water=WINDOW)
     async with AsyncExitStack() as stack:
         near, far = await stack.enter_async_context(asyncio_pair(config))
         stream = near.open(eager=True)
@@ -128,7 +131,7 @@ async def relayed(kind: str = "tcp", *, early: bytes = b"", **options: Any) -> A
             server.close()
             user.sock.close()
             relay.cancel()
-            peer.reset()
+            (peer.reset if peer.tells_resets else peer.close)()
             await relay.wait_closed()
             near.abort()
             far.abort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator
 
@@ -148,6 +149,31 @@ class Secured:
         self.relay: muxado.Relay
 
 
+class TlsUser:
+    """A program that has one end of a relayed TLS connection, and sees what it encrypts."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self.user = User(sock)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="localhost")
+
+    async def shake_hands(self) -> None:
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self._tls.do_handshake()
+                await self.user.send(self._outgoing.read())
+                return
+            await self.user.send(self._outgoing.read())
+            self._incoming.write(await self.user.receive())
+
+    def encrypted(self, message: bytes) -> bytes:
+        """Return what a message and the end look like on the wire."""
+        self._tls.write(message)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        return self._outgoing.read()
+
+
 @contextlib.asynccontextmanager
 async def secured(tls: Tls) -> AsyncIterator[Secured]:
     loop = asyncio.get_running_loop()
@@ -192,6 +218,33 @@ async def test_tls_that_is_cut_without_its_end_resets_the_stream(tls: Tls) -> No
             await scene.peer.read()
         assert caught.value.code == ErrorCode.STREAM_RESET
         assert (await scene.relay.wait_closed()).ended == "other"
+
+
+async def test_tls_that_is_cut_at_any_byte_never_looks_whole(tls: Tls) -> None:
+    loop = asyncio.get_running_loop()
+    async with asyncio_pair() as (near, far):
+        streams = iter([near.open(eager=True) for _ in range(100)])
+        server = await loop.create_server(
+            lambda: muxado.Relay(next(streams)), "127.0.0.1", 0, ssl=tls.server
+        )
+        async with server:
+            place = server.sockets[0].getsockname()
+            length = 0
+            while True:
+                with socket.create_connection(place) as sock:
+                    user = TlsUser(sock, tls.client)
+                    await user.shake_hands()
+                    said = user.encrypted(b"message")
+                    await user.user.send(said[:length])
+                    user.user.end()
+                    async with await far.accept() as peer:
+                        if length == len(said):
+                            assert await peer.read() == b"message"
+                            break
+                        with pytest.raises(muxado.StreamReset):
+                            await peer.read()
+                length += 1
+    assert length > 30
 
 
 async def test_a_reset_stream_resets_the_connection_under_tls(tls: Tls) -> None:

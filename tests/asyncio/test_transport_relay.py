@@ -215,6 +215,16 @@ async def test_what_is_cut_at_any_byte_never_looks_whole(cut_by: str) -> None:
                     await scene.peer.read()
 
 
+async def test_a_wire_without_resets_loses_one() -> None:
+    async with relayed(config=muxado.Config(wire="smux-v2")) as scene:
+        await scene.user.send(b"half")
+        assert await scene.peer.readexactly(4) == b"half"
+        scene.user.reset()
+        assert await scene.peer.read() == b""  # it can't be told
+        result = await scene.result()
+    assert (result.ended, result.reset_lost) == ("other", True)
+
+
 # Back-pressure
 
 

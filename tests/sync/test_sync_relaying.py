@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import time
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ MIB = 1024 * KIB
 WINDOW = 64 * KIB
 KERNEL_BUFFER = 32 * KIB
 KINDS = ["tcp", "unix", "tls"]
+SMALL = Config(initial_window=WINDOW, max_window=WINDOW, write_high_water=WINDOW)
 
 # Bytes that may be under way: a stream's two windows and queues, a piece, what the sockets hold.
 MOST_UNDER_WAY = 4 * WINDOW + 256 * KIB + 64 * KIB + 512 * KIB
@@ -104,8 +106,9 @@ def connected(kind: str, tls: Tls | None) -> tuple[socket.socket, socket.socket]
 
 
 @contextmanager
-def relayed(kind: str = "tcp", tls: Tls | None = None, **options: Any) -> Iterator[Scene]:
-    config = Config(initial_window=WINDOW, max_window=WINDOW, write_high_water=WINDOW)
+def relayed(
+    kind: str = "tcp", tls: Tls | None = None, config: Config = SMALL, **options: Any
+) -> Iterator[Scene]:
     with sync_pair(config) as (near, far), ThreadPoolExecutor(1) as pool:
         stream = near.open(eager=True)
         peer = far.accept(PATIENCE)
@@ -115,9 +118,9 @@ def relayed(kind: str = "tcp", tls: Tls | None = None, **options: Any) -> Iterat
         try:
             yield Scene(user, peer, stream, future, near, far)
         finally:
-            stream.reset()
+            (stream.reset if stream.tells_resets else stream.close)()
             user.close()
-            peer.reset()
+            (peer.reset if peer.tells_resets else peer.close)()
             future.exception(PATIENCE)
             near.abort()
             far.abort()
@@ -125,6 +128,7 @@ def relayed(kind: str = "tcp", tls: Tls | None = None, **options: Any) -> Iterat
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_user_that_has_said_its_end_gets_the_whole_reply(kind: str, tls: Tls) -> None:
+    before = time()
     with relayed(kind, tls) as scene, ThreadPoolExecutor(1) as pool:
         scene.user.sendall(b"question")
         if kind != "tls":
@@ -144,7 +148,7 @@ def test_a_user_that_has_said_its_end_gets_the_whole_reply(kind: str, tls: Tls) 
     assert (result.ended, result.to_stream, result.from_stream) == ("end", 8, MIB)
     assert (result.code, result.error, result.reset_lost) == (None, None, False)
     assert result.last_byte_at is not None
-    assert result.started_at <= result.last_byte_at
+    assert before - 1 <= result.started_at <= result.last_byte_at <= time() + 1
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
@@ -234,6 +238,16 @@ def test_the_end_of_the_session_resets_the_connection() -> None:
         result = scene.result()
     assert (result.ended, result.code) == ("stream", None)
     assert isinstance(result.error, muxado.SessionAborted)
+
+
+def test_a_wire_without_resets_loses_one() -> None:
+    with relayed(config=Config(wire="smux-v2")) as scene:
+        scene.user.sendall(b"half")
+        assert scene.peer.recv(4, socket.MSG_WAITALL) == b"half"
+        reset(scene.user)
+        assert receive_all(scene.peer) == b""  # it can't be told
+        result = scene.result()
+    assert (result.ended, result.reset_lost) == ("other", True)
 
 
 def test_what_is_cut_at_any_byte_never_looks_whole() -> None:

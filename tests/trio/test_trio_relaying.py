@@ -10,6 +10,7 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from time import time
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ MIB = 1024 * KIB
 WINDOW = 64 * KIB
 KERNEL_BUFFER = 32 * KIB
 KINDS = ["tcp", "unix", "tls"]
+SMALL = Config(initial_window=WINDOW, max_window=WINDOW, write_high_water=WINDOW)
 
 # Bytes that may be under way: a stream's two windows and queues, two pieces, what the sockets hold.
 MOST_UNDER_WAY = 4 * WINDOW + 2 * 256 * KIB + 64 * KIB + 512 * KIB
@@ -105,9 +107,8 @@ async def connected(kind: str) -> tuple[trio.SocketStream, trio.SocketStream]:
 
 @asynccontextmanager
 async def relayed(
-    kind: str = "tcp", tls: Tls | None = None, **options: Any
+    kind: str = "tcp", tls: Tls | None = None, config: Config = SMALL, **options: Any
 ) -> AsyncIterator[Scene]:
-    config = Config(initial_window=WINDOW, max_window=WINDOW, write_high_water=WINDOW)
     async with trio_pair(config) as (near, far), trio.open_nursery() as nursery:
         stream = near.open(eager=True)
         peer = await far.accept()
@@ -135,7 +136,7 @@ async def relayed(
             outside.socket.close()
             with trio.CancelScope(shield=True):
                 await scene.over.wait()
-            peer.reset()
+            (peer.reset if peer.tells_resets else peer.close)()
             near.abort()
             far.abort()
 
@@ -157,6 +158,7 @@ async def send_pieces(stream: Stream, data: bytes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_user_that_has_said_its_end_gets_the_whole_reply(kind: str, tls: Tls) -> None:
+    before = time()
     async with relayed(kind, tls) as scene, trio.open_nursery() as nursery:
         await scene.user.send_all(b"question")
         if kind != "tls":
@@ -174,6 +176,8 @@ async def test_a_user_that_has_said_its_end_gets_the_whole_reply(kind: str, tls:
         result = await scene.result()
     assert (result.ended, result.to_stream, result.from_stream) == ("end", 8, MIB)
     assert (result.code, result.error, result.reset_lost) == (None, None, False)
+    assert result.last_byte_at is not None
+    assert before - 1 <= result.started_at <= result.last_byte_at <= time() + 1
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
@@ -257,6 +261,16 @@ async def test_tls_that_is_cut_without_its_end_resets_the_stream(tls: Tls) -> No
         result = await scene.result()
     assert result.ended == "other"
     assert isinstance(result.error, ssl.SSLError)
+
+
+async def test_a_wire_without_resets_loses_one() -> None:
+    async with relayed(config=Config(wire="smux-v2")) as scene:
+        await scene.user.send_all(b"half")
+        assert await exactly(scene.peer, 4) == b"half"
+        scene.reset()
+        assert await all_of(scene.peer) == b""  # it can't be told
+        result = await scene.result()
+    assert (result.ended, result.reset_lost) == ("other", True)
 
 
 async def test_what_is_cut_at_any_byte_never_looks_whole() -> None:
@@ -403,7 +417,7 @@ async def two_streams(results: list[RelayResult]) -> AsyncIterator[tuple[Stream,
         nursery.start_soon(run)
         yield peers
         for peer in peers:
-            peer.reset()
+            (peer.reset if peer.tells_resets else peer.close)()
 
 
 async def test_two_streams_are_passed_on_with_their_ends() -> None:
