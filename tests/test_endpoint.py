@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import os
 import socket
@@ -264,3 +265,9 @@ async def test_a_forgotten_await_warns_and_says_so(call: str) -> None:
         _ = pending.open
     with pytest.warns(RuntimeWarning, match=rf"{call}\(\) was never awaited"):
         del pending
+
+
+@pytest.mark.parametrize("package", [muxado, muxado.sync, muxado.trio], ids=lambda it: it.__name__)
+def test_a_dial_is_given_up_after_30_seconds_unless_told_otherwise(package: Any) -> None:
+    for call in (package.connect, package.Dialer):
+        assert inspect.signature(call).parameters["timeout"].default == 30.0

@@ -40,6 +40,7 @@ async def test_asyncio_answers_the_streams_of_every_session() -> None:
         await stream.write(await stream.read(100))
 
     async with muxado.serve_streams(echo, HOST, 0) as server:
+        assert repr(server) == f"<Server {server.addresses[0]!r} sessions=0>"
         for _ in range(2):
             connecting = muxado.connect(*server.addresses[0])
             async with connecting as session, session.open() as stream:

@@ -92,6 +92,19 @@ async def test_go_away_stops_new_streams_of_the_peer_only(session_pair: Ends) ->
         server.go_away()
 
 
+async def test_a_block_left_by_cancellation_says_so(session_pair: Ends) -> None:
+    client, server = session_pair
+
+    async def hang() -> None:
+        async with client, client.open() as stream:
+            await stream.read()
+
+    async with running(hang()) as hanging, await server.accept():
+        await cancel(hanging)
+    reason = await server.wait_closed()
+    assert (reason.code, reason.by_peer, reason.clean) == (ErrorCode.STREAM_CANCELLED, True, False)
+
+
 async def test_a_cancelled_accept_loses_no_stream(session_pair: Ends) -> None:
     client, server = session_pair
     async with running(server.accept()) as first, running(server.accept()) as second:

@@ -150,8 +150,8 @@ class AsyncioSide(Side):
     def close(self) -> None:
         self.loop.do(self.session.close)
 
-    def wait_closed(self) -> None:
-        self.loop.call(self.session.wait_closed())
+    def wait_closed(self) -> CloseReason:
+        return self.loop.call(self.session.wait_closed())
 
     def abort(self, code: int = 2) -> None:
         self.loop.do(lambda: self.session.abort(code))

@@ -88,8 +88,8 @@ class SyncSide(Side):
     def close(self) -> None:
         self.session.close()
 
-    def wait_closed(self) -> None:
-        self.session.wait_closed(PATIENCE)
+    def wait_closed(self) -> CloseReason:
+        return self.session.wait_closed(PATIENCE)
 
     def abort(self, code: int = 2) -> None:
         self.session.abort(code)

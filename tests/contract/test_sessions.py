@@ -89,8 +89,8 @@ def test_close_ends_the_closer_at_once_and_the_peer_in_order(ends: Ends) -> None
             with pytest.raises(muxado.SessionClosed):
                 again()
         assert server.iterate() == []
-        client.wait_closed()
-        server.wait_closed()
+        for side in ends:
+            assert side.wait_closed() is side.close_reason
         with pytest.raises(muxado.SessionClosed):
             server.open()
         with pytest.raises(muxado.SessionClosed):

@@ -225,8 +225,8 @@ class TrioSide(Side):
     def close(self) -> None:
         self.runner.do(self.session.close)
 
-    def wait_closed(self) -> None:
-        self.runner.call(self.session.wait_closed)
+    def wait_closed(self) -> CloseReason:
+        return self.runner.call(self.session.wait_closed)
 
     def abort(self, code: int = 2) -> None:
         self.runner.do(lambda: self.session.abort(code))

@@ -158,6 +158,31 @@ def test_socketserver_serves_streams(ends: Ends) -> None:
         assert not server.closed
 
 
+def test_a_handler_that_works_can_see_that_its_stream_was_reset(ends: Ends) -> None:
+    client, server = ends
+    began, go_on = threading.Event(), threading.Event()
+    seen = []
+
+    def work(stream: Stream) -> None:
+        seen.append(stream.is_reset)
+        began.set()
+        assert go_on.wait(PATIENCE)
+        seen.append(stream.is_reset)
+        with pytest.raises(muxado.StreamReset):
+            stream.recv(1)
+        stream.session.close()
+
+    with background(server.serve, work) as serving:
+        stream = client.open(eager=True)
+        assert began.wait(PATIENCE)
+        stream.reset()
+        assert not stream.is_reset  # it was this side
+        client.ping(PATIENCE)
+        go_on.set()
+        serving.result(PATIENCE)
+    assert seen == [False, True]
+
+
 def test_serve_runs_handlers_in_an_executor(ends: Ends) -> None:
     client, server = ends
     names = set()
