@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
-import ssl
 import struct
 from pathlib import Path
 
@@ -15,7 +14,7 @@ pytest.importorskip("cryptography")
 
 import muxado
 from muxado.cluster import Denied, Header, Message
-from muxado.tunnel import Client, ClientState, Invitation, Known, Server, ServerState, WrongPin
+from muxado.tunnel import Client, ClientState, Server, ServerState
 from muxado.tunnel.invitations import new_secret
 from muxado.tunnel.pins import client_context
 from tests.servers import free_port
@@ -214,36 +213,6 @@ async def test_an_invitation_is_for_one_use(server: Server, tmp_path: Path) -> N
         await laptop.connected()
     async with Client(state.find(None), once=True) as laptop:  # without the token
         await laptop.connected()
-
-
-def hear(listening: socket.socket, context: ssl.SSLContext) -> bytes:
-    """Accept a connection; return the first byte that comes after the handshake, b"" if none."""
-    sock, _ = listening.accept()
-    try:
-        with context.wrap_socket(sock, server_side=True) as secured:
-            return secured.recv(1)
-    except OSError:
-        return b""
-
-
-async def test_a_wrong_pin_is_told_nothing(no_tasks_left: None, tmp_path: Path) -> None:
-    """A server with a key of its own hears nothing after the handshake, and not all of that."""
-    real, false = ServerState(tmp_path / "real"), ServerState(tmp_path / "false")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(false.key_path)
-    with socket.create_server((LOCAL, 0)) as listening:
-        places = ((LOCAL, listening.getsockname()[1]),)
-        hearing = asyncio.create_task(asyncio.to_thread(hear, listening, context))
-        wrong = Invitation(real.invite("laptop"), places, (real.pin,))
-        async with Client(Known("x", wrong, new_secret()), once=True) as laptop:
-            with pytest.raises(WrongPin, match="the server has the key"):
-                await laptop.connected()
-        assert await hearing == b""
-        hearing = asyncio.create_task(asyncio.to_thread(hear, listening, context))
-        # One of several pins is enough, so that a server's key can be changed.
-        right = Invitation(real.invite("laptop"), places, (real.pin, false.pin))
-        async with Client(Known("x", right, new_secret())):
-            assert await hearing != b""
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,12 @@ __all__ = ["COMMANDS"]
     help="How clients reach this host, for invitations; several servers with commas.",
 )
 @click.option(
+    "--websocket",
+    metavar="URL",
+    help="Where clients connect by WebSockets too: ws://127.0.0.1:8080 behind a proxy that ends"
+    " TLS, or wss://0.0.0.0:443 with this server's own key.",
+)
+@click.option(
     "--grace",
     type=click.FloatRange(0.0, min_open=True),
     help="Seconds that connections have to end after SIGTERM.  [8]",
@@ -100,7 +106,16 @@ def server(config: Path | None, **said: Any) -> None:
     help="A file of TOML that says it, under [clients.NAME], in the place of --allow.",
 )
 @click.option(
-    "--public", metavar="HOST:PORT", help="How the client reaches the server; several with commas."
+    "--public",
+    metavar="HOST:PORT|URL",
+    help="How the client reaches the server: several with commas; by WebSockets wss://HOST/PATH.",
+)
+@click.option(
+    "--pin",
+    "pinned",
+    is_flag=True,
+    help="With wss://: the server ends TLS itself, and is known by its key. Otherwise the"
+    " certificate must be one of a public authority.",
 )
 @STATE
 def invite(
@@ -108,6 +123,7 @@ def invite(
     rules: tuple[str, ...],
     rights: Path | None,
     public: str | None,
+    pinned: bool,
     state: Path | None,
 ) -> None:
     """Print an invitation for a client that is to be called NAME.
@@ -119,7 +135,7 @@ def invite(
     def work() -> int:
         from .tunnel_server import invite
 
-        return invite(name, rules, rights, public, state)
+        return invite(name, rules, rights, public, pinned, state)
 
     finish(work)
 

@@ -86,7 +86,7 @@ def _find(to: str | None, folder: Path | None) -> tuple[Known, ClientState]:
             to = click.prompt("invitation", hide_input=True)
         else:
             to = sys.stdin.readline()
-    if to is not None and to.strip().startswith("muxado://"):
+    if to is not None and "://" in to:
         return state.accept(Invitation.parse(to)), state
     return state.find(to), state
 

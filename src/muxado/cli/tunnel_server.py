@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,7 @@ async def _serve(settings: Settings, worker: Worker | None) -> int:
         folder=make_folder(folder),
         rights=settings.rights,
         proxy_protocol=settings.proxy_protocol or None,
+        websocket=settings.websocket,
     )
     _listen_to_signals(server, ends, worker)
     async with AsyncExitStack() as stack:
@@ -179,15 +180,20 @@ def _first_invitation(state: ServerState, places: tuple[Place, ...]) -> None:
 
 
 def invite(
-    name: str, rules: tuple[str, ...], rights: Path | None, public: str | None, state: Path | None
+    name: str,
+    rules: tuple[str, ...],
+    rights: Path | None,
+    public: str | None,
+    pinned: bool,
+    state: Path | None,
 ) -> int:
     """Print an invitation; return the exit status."""
     opened = _state(state)
-    places = (
-        [parse_place(each, DEFAULT_PORT) for each in public.split(",")]
-        if public is not None
-        else _places(opened.folder)
-    )
+    if public is None:
+        reached = Invitation("", tuple(_places(opened.folder)))
+    else:
+        reached = Invitation.parse(public if "://" in public else f"muxado://{public}")
+    pins = (opened.pin,) if pinned or not reached.path else ()
     wanted = Rights(rules or DEFAULT_RULES)
     if rights is not None:
         if rules:
@@ -197,7 +203,7 @@ def invite(
             raise UsageError(f"{rights}: there is no [clients.{name}]")
         wanted = found[name]
     token = opened.invite(name, wanted)
-    click.echo(str(Invitation(token, tuple(places), (opened.pin,))))
+    click.echo(str(replace(reached, token=token, pins=pins)))
     return 0
 
 

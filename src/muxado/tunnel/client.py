@@ -24,10 +24,10 @@ from ..config import Config
 from ..errors import ErrorCode, MuxadoError, UsageError
 from ..redial import Backoff, DialerState
 from .forwarding import Forward
-from .invitations import Invitation
+from .invitations import format_place
 from .messages import SOCKS, UNREACHABLE, Offer, check_service, parse_sources
 from .offers import Exposed
-from .pins import client_context
+from .pins import HTTP, client_context
 from .rules import Rights
 from .server import CONFIG
 from .socks import SocksRefused, SocksTarget
@@ -70,6 +70,7 @@ class Client:
         backoff: Backoff = BACKOFF,
         once: bool = False,
         timeout: float = 10.0,
+        proxy: str | None = "env",
         on_change: Callable[[DialerState], object] | None = None,
         on_answer: Callable[[Exposed], object] | None = None,
     ) -> None:
@@ -82,6 +83,7 @@ class Client:
             backoff: the pauses between tries.
             once: whether a denial, or a server that is not who it should be, is final.
             timeout: seconds for a try.
+            proxy: the proxy to dial through, as for `muxado.connect`; by default the environment's.
             on_change: called with the state of the dialer when it has changed.
             on_answer: called when the server has said something new of a service.
         """
@@ -89,8 +91,10 @@ class Client:
         self._state = state
         self._config = config
         self._backoff = backoff
+        self._proxy = proxy
         self._places = cycle(known.invitation.places)
-        self._context = client_context(known.invitation.pins)
+        web = HTTP if known.invitation.path else None
+        self._context = client_context(known.invitation.pins, web)
         self._rights: Rights | None = None
         self._on_answer = on_answer
         self._exposed: dict[str, Exposed] = {}
@@ -339,9 +343,8 @@ class Client:
             raise
 
     async def _join(self) -> Session:
-        host, port = next(self._places)
         known = self._known
-        session = await connect(host, port, ssl=self._context, config=self._config, timeout=None)
+        session = await self._reach(*next(self._places))
         hello = {"key": known.key} | (
             {"token": known.invitation.token} if known.invitation.token else {}
         )
@@ -357,8 +360,7 @@ class Client:
             session.abort(ErrorCode.STREAM_CANCELLED)
             raise
         if known.invitation.token:
-            bare = Invitation("", known.invitation.places, known.invitation.pins)
-            self._known = Known(known.name, bare, known.key)
+            self._known = Known(known.name, known.invitation.spent(), known.key)
             if self._state is not None:
                 self._state.redeemed(known)
         if self._control is not None:
@@ -376,6 +378,21 @@ class Client:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return session
+
+    async def _reach(self, host: str, port: int) -> Session:
+        """Make a session, whose server is verified, with nothing said on it."""
+        config, context = self._config, self._context
+        invitation = self._known.invitation
+        if not invitation.path:
+            return await connect(
+                host, port, ssl=context, config=config, timeout=None, proxy=self._proxy
+            )
+        from ..carriers import websockets
+
+        url = f"wss://{format_place((host, port))}{invitation.path}"
+        return await websockets.connect(
+            url, ssl=context, config=config, timeout=None, proxy=self._proxy
+        )
 
     async def _listen(self, control: Control) -> None:
         """Do what the server says."""

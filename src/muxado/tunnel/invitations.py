@@ -1,7 +1,8 @@
 """Invitations, the secrets in them, and the addresses of servers.
 
-An invitation is ``muxado://TOKEN@HOST:PORT,HOST:PORT#sha256-PIN,sha256-PIN``. The token is good for
-one use. Without a pin, the server's certificate must be one of a public authority.
+An invitation is ``muxado://TOKEN@HOST:PORT,HOST:PORT#sha256-PIN,sha256-PIN``, or for a server that is
+reached by WebSockets ``wss://TOKEN@HOST:PORT/PATH#sha256-PIN``. The token is good for one use. Without
+a pin, the server's certificate must be one of a public authority.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from ..errors import UsageError
@@ -17,7 +18,8 @@ from ..errors import UsageError
 __all__ = ["DEFAULT_PORT", "Invitation", "hash_secret", "new_secret", "parse_place"]
 
 DEFAULT_PORT = 7443
-SCHEME = "muxado://"
+PORTS = {"muxado": DEFAULT_PORT, "wss": 443}  # by scheme
+PATH = re.compile(r"[!-~]*")
 SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 PIN = re.compile(r"sha256-[A-Za-z0-9_-]{43}")
 
@@ -67,11 +69,13 @@ class Invitation:
         token: the token, "" if there is none.
         places: pairs of host and port, tried in turn.
         pins: what the server's public key may be; () if its certificate must verify.
+        path: for WebSockets, the URL's path, from "/" on; "" for a session over TLS alone.
     """
 
     token: str
     places: tuple[Place, ...]
     pins: tuple[str, ...] = ()
+    path: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Invitation:
@@ -80,23 +84,38 @@ class Invitation:
         Raises:
             UsageError: it is none; the message does not show the token.
         """
-        text = text.strip()
-        if not text.startswith(SCHEME):
-            raise UsageError("an invitation begins with muxado://, as `muxado invite` prints it")
-        rest, _, pins = text.removeprefix(SCHEME).partition("#")
-        token, _, places = rest.rpartition("@")
+        scheme, _, rest = text.strip().partition("://")
+        if scheme not in PORTS:
+            raise UsageError(
+                "an invitation begins with muxado:// or wss://, as `muxado invite` prints it"
+            )
+        rest, _, pins = rest.partition("#")
+        token, _, rest = rest.rpartition("@")
+        places, slash, path = rest.partition("/")
         if token and SECRET.fullmatch(token) is None:
             raise UsageError("the token of the invitation is not whole: copy all of the line")
         found = tuple(pins.split(",")) if pins else ()
         if not all(PIN.fullmatch(pin) for pin in found):
             raise UsageError("the pin of the invitation is not whole: copy all of the line")
-        servers = tuple(parse_place(each, DEFAULT_PORT) for each in places.split(","))
-        return cls(token, servers, found)
+        if (slash and scheme != "wss") or PATH.fullmatch(path) is None:
+            raise UsageError(f"the invitation's path can't be: {'/' + path!r:.80}")
+        servers = tuple(parse_place(each, PORTS[scheme]) for each in places.split(","))
+        return cls(token, servers, found, f"/{path}" if scheme == "wss" else "")
+
+    @property
+    def scheme(self) -> str:
+        """How the server is reached: ``muxado`` or ``wss``."""
+        return "wss" if self.path else "muxado"
+
+    def spent(self) -> Invitation:
+        """Return it without its token."""
+        return replace(self, token="")
 
     def __str__(self) -> str:
         token = f"{self.token}@" if self.token else ""
         pins = f"#{','.join(self.pins)}" if self.pins else ""
-        return f"{SCHEME}{token}{','.join(map(format_place, self.places))}{pins}"
+        places = ",".join(map(format_place, self.places))
+        return f"{self.scheme}://{token}{places}{self.path}{pins}"
 
     def __repr__(self) -> str:
         return f"<Invitation to {','.join(map(format_place, self.places))}>"

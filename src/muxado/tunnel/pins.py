@@ -28,8 +28,9 @@ with needs("tunnel"):
         PublicFormat,
     )
 
-__all__ = ["WrongPin", "client_context", "make_certificate", "pin_of", "server_context"]
+__all__ = ["HTTP", "WrongPin", "client_context", "make_certificate", "pin_of", "server_context"]
 
+HTTP = "http/1.1"  # the ALPN protocol of WebSockets
 LIFETIME = timedelta(days=20 * 365)  # what clients hold on to is the key
 
 
@@ -75,8 +76,12 @@ def pin_of(certificate: bytes) -> str:
     return "sha256-" + urlsafe_b64encode(sha256(key).digest()).rstrip(b"=").decode()
 
 
-def server_context(path: str) -> ssl.SSLContext:
+def server_context(path: str, protocol: str | None = None) -> ssl.SSLContext:
     """Return the context of a server whose key and certificate are in a file.
+
+    Args:
+        path: the file.
+        protocol: the ALPN protocol, by default muxado's.
 
     Raises:
         OSError: the file can't be read.
@@ -84,15 +89,16 @@ def server_context(path: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(path)
-    context.set_alpn_protocols([alpn_of(None)])
+    context.set_alpn_protocols([protocol or alpn_of(None)])
     return context
 
 
-def client_context(pins: Sequence[str]) -> ssl.SSLContext:
+def client_context(pins: Sequence[str], protocol: str | None = None) -> ssl.SSLContext:
     """Return a context to dial with.
 
     Args:
         pins: what the server's key may be; () if its certificate must verify instead.
+        protocol: the ALPN protocol, by default muxado's.
     """
     if not pins:
         context = ssl.create_default_context()
@@ -113,6 +119,7 @@ def client_context(pins: Sequence[str]) -> ssl.SSLContext:
                     )
 
         context.sslobject_class = Pinned
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.set_alpn_protocols([alpn_of(None)])
+    if protocol is None:  # what ends TLS before a web server may be older
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols([protocol or alpn_of(None)])
     return context

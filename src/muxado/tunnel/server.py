@@ -44,6 +44,7 @@ from .rights_file import read_rights
 from .rules import DEFAULT_RULES, Rights
 from .state import ServerState
 from .uses import Uses
+from .web import parse_web, serve_web
 
 if TYPE_CHECKING:
     from typing import Self
@@ -87,6 +88,7 @@ class Server:
         folder: Path | None = None,
         rights: Path | None = None,
         proxy_protocol: Sequence[str] | None = None,
+        websocket: str | None = None,
         config: Config = CONFIG,
     ) -> None:
         """Say where.
@@ -103,6 +105,8 @@ class Server:
             rights: a file of rights, which holds in place of what invitations have said: see
                 `muxado.tunnel.rights_file`. `reload` reads it again.
             proxy_protocol: networks of balancers, whose connections begin with a PROXY header.
+            websocket: where clients may connect by WebSockets too, any path: ``ws://HOST:PORT``
+                behind a proxy that ends TLS, or ``wss://HOST:PORT`` with the server's own key.
             config: the sessions' settings.
 
         Raises:
@@ -115,6 +119,8 @@ class Server:
         self._rights_path = rights
         self._file_rights = None if rights is None else read_rights(rights)
         self._proxy_protocol = proxy_protocol
+        self._websocket = websocket
+        web_port = {parse_web(websocket)[0][1]} if websocket is not None else set()
         self._stamp: tuple[int, int] | None = None
         self._known: dict[str, tuple[str, Rights]] = {}
         self._connected: dict[Session, Connected] = {}
@@ -123,10 +129,13 @@ class Server:
         self._fleet = Fleet(self._state, directory, peers, advertise, folder)
         node = self._fleet.node
         self._exposures = Exposures(node, host, self._fleet.shared)
-        self._uses = Uses(node, self._denials, lambda: self._exposures.ports | {self._port})
+        self._uses = Uses(
+            node, self._denials, lambda: self._exposures.ports | {self._port} | web_port
+        )
         self._draining = False
         self._since = time()
         self._listening: Listening | None = None
+        self._web: Listening | None = None
         self._stack = AsyncExitStack()
 
     @property
@@ -189,6 +198,15 @@ class Server:
         )
         try:
             self._listening = await self._stack.enter_async_context(serving)
+            if self._websocket is not None:
+                web = serve_web(
+                    self._run,
+                    self._websocket,
+                    self._state.key_path,
+                    self._arrivals.config,
+                    shared=self._sock is not None,
+                )
+                self._web = await self._stack.enter_async_context(web)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -237,6 +255,8 @@ class Server:
         self._draining = True
         began = monotonic()
         listening.stop_listening()
+        if self._web is not None:
+            self._web.stop_listening()
         clients = list(self._connected.values())
         moving = [client for client in clients if client.movable]
         for client in clients:
@@ -253,6 +273,8 @@ class Server:
             async with asyncio.timeout(rest):
                 await asyncio.gather(*[client.session.wait_closed() for client in clients])
         await listening.shutdown(0.0)
+        if self._web is not None:
+            await self._web.shutdown(0.0)
 
     def _let_go(self, client: Connected) -> None:
         """Have a client move to another server, or end its session when nothing runs on it."""

@@ -14,6 +14,7 @@ from ..cluster import Directory
 from ..errors import UsageError
 from .invitations import Place, parse_place
 from .tables import Table
+from .web import parse_web
 
 __all__ = ["Settings", "directory_at", "read_settings"]
 
@@ -35,6 +36,7 @@ class Settings:
             worker has the next port.
         rights: a file of rights.
         proxy_protocol: networks of balancers whose connections begin with a PROXY header.
+        websocket: where clients connect by WebSockets too, a URL; None: nowhere.
     """
 
     listen: str = "0.0.0.0:7443"
@@ -48,6 +50,7 @@ class Settings:
     admin: str | None = None
     rights: Path | None = None
     proxy_protocol: tuple[str, ...] = ()
+    websocket: str | None = None
 
     def check(self) -> None:
         """Check what can be checked without anything being there.
@@ -61,6 +64,9 @@ class Settings:
                 with _naming(name):
                     parse_place(text)
         self.public_places(1)
+        if self.websocket is not None:
+            with _naming("websocket"):
+                parse_web(self.websocket)
         if self.workers < 1 or self.grace < 0:
             raise UsageError("workers: there must be at least 1, and grace: 0 s")
         if self.workers > 1 and self.directory is None:

@@ -344,7 +344,7 @@ class ClientState:
 
     def redeemed(self, known: Known) -> Known:
         """Take note that the server has the key now, and the token is spent."""
-        invitation = Invitation("", known.invitation.places, known.invitation.pins)
+        invitation = known.invitation.spent()
         with locked(self.folder):
             servers = read_json(self._path)
             spent = hash_secret(known.invitation.token)
