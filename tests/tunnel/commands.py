@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -26,9 +26,15 @@ class Commands:
         self.client_state = folder / "c"
         self._stack = stack
 
-    def start(self, *arguments: str, said: str = "") -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, said: str = "", within: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """Start `muxado`, by another command if that is given."""
+        return self.start_program(*within, sys.executable, "-m", "muxado", *arguments, said=said)
+
+    def start_program(self, *command: str, said: str = "") -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "muxado", *arguments],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,8 +1,8 @@
 """Invitations, the secrets in them, and the addresses of servers.
 
-An invitation is ``muxado://TOKEN@HOST:PORT,HOST:PORT#sha256-PIN,sha256-PIN``, or for a server that is
-reached by WebSockets ``wss://TOKEN@HOST:PORT/PATH#sha256-PIN``. The token is good for one use. Without
-a pin, the server's certificate must be one of a public authority.
+An invitation is ``muxado://TOKEN@HOST:PORT,HOST:PORT#sha256-PIN,sha256-PIN``; where the server is
+reached by WebSockets, ``wss://TOKEN@HOST:PORT/PATH#sha256-PIN``. The token is good for one use.
+Without a pin, the server's certificate must be one of a public authority.
 """
 
 from __future__ import annotations
