@@ -53,8 +53,14 @@ async def client(
 @asynccontextmanager
 async def target(
     answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    path: Path | None = None,
 ) -> AsyncIterator[str]:
-    """Run a server; give its address."""
+    """Run a server, on a Unix socket if a path is given; give its address."""
+    if path is not None:
+        async with await asyncio.start_unix_server(answer, path) as listening:
+            yield f"unix:{path}"
+            listening.close()
+        return
     async with await asyncio.start_server(answer, LOCAL, 0) as listening:
         host, port = listening.sockets[0].getsockname()
         yield f"{host}:{port}"
