@@ -75,6 +75,7 @@ async def serve(folder: Path) -> None:
         print(server.addresses[0][1], flush=True)
         asking = asyncio.create_task(follow_orders(node, http))
         await stop.wait()
+        server.stop_listening()
         await node.drain()
         asking.cancel()
 

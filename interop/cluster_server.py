@@ -46,10 +46,12 @@ async def main(args: argparse.Namespace) -> None:
             "127.0.0.1",
             args.port,
             config=muxado.Config(ping_interval=2.0, ping_timeout=4.0),
-        ),
+            proxy_protocol=["127.0.0.0/8"] if args.behind_balancer else None,
+        ) as server,
     ):
         print(json.dumps({"node": node.place.node, "address": node.place.address}), flush=True)
         await stop.wait()
+        server.stop_listening()  # a balancer would send those that move here again
         await node.drain(args.grace)
         print(json.dumps({"registered": node.stats().registered}), flush=True)
 
@@ -62,5 +64,6 @@ if __name__ == "__main__":
     parser.add_argument("--peer-port", type=int, required=True)
     parser.add_argument("--lease", type=float, default=5.0)
     parser.add_argument("--grace", type=float, default=8.0)
+    parser.add_argument("--behind-balancer", action="store_true")
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     asyncio.run(main(parser.parse_args()))

@@ -12,8 +12,8 @@ import json
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -36,7 +36,8 @@ WORKERS = 16
 class ServerProcess:
     """A server's process. Started again, it listens at the same addresses."""
 
-    def __init__(self, folder: Path, engine: Engine, number: int) -> None:
+    def __init__(self, folder: Path, engine: Engine, number: int, *options: str) -> None:
+        self.options = options
         self.port = free_port()
         self.peer_port = free_port()
         self.place: dict[str, object] = {}
@@ -52,7 +53,7 @@ class ServerProcess:
             *(sys.executable, "-m", "interop.cluster_server", "--directory", self._engine.url),
             *("--certificates", str(self._folder), "--lease", str(LEASE)),
             *("--port", str(self.port), "--peer-port", str(self.peer_port)),
-            *("--grace", str(patience(8))),
+            *("--grace", str(patience(8)), *self.options),
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             cwd=Path(__file__).parents[1],
@@ -116,11 +117,16 @@ class Fleet:
         count: what has become of the requests so far.
     """
 
-    def __init__(self, engine: Engine, folder: Path, servers: int, agents: int) -> None:
+    def __init__(
+        self, engine: Engine, folder: Path, servers: int, agents: int, *options: str
+    ) -> None:
         self.engine = engine
         self.folder = folder
         self.tls = peer_tls(folder, trustme.CA())
-        self.servers = [ServerProcess(folder, engine, number) for number in range(servers)]
+        self.servers = [
+            ServerProcess(folder, engine, number, *options) for number in range(servers)
+        ]
+        self.ports = [server.port for server in self.servers]  # that agents dial
         self.names = [f"agent-{number}" for number in range(agents)]
         self.count = Count()
         self.members: dict[str, Member] = {}
@@ -135,8 +141,8 @@ class Fleet:
 
     def new_member(self, name: str, first: int) -> Member:
         """Return an agent that dials the servers in turn, beginning with one of them."""
-        ports = [server.port for server in self.servers]
-        places = [("127.0.0.1", port) for port in ports[first:] + ports[:first]]
+        ports = self.ports[first:] + self.ports[:first]
+        places = [("127.0.0.1", port) for port in ports]
         return Member(name, places, self._answer, key=name)
 
     async def _answer(self, stream: muxado.Stream, header: Header) -> None:
@@ -189,17 +195,32 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet_of(
-    engine: Engine, folder: Path, servers: int = 2, agents: int = 200
+    engine: Engine,
+    folder: Path,
+    servers: int = 2,
+    agents: int = 200,
+    balancer: Callable[[list[int]], AbstractAsyncContextManager[int]] | None = None,
 ) -> AsyncIterator[tuple[Fleet, Node]]:
-    """Run servers, and agents that are spread over them, which the caller has all asked once."""
-    fleet = Fleet(engine, folder, servers, agents)
+    """Run servers, and agents that are spread over them, which the caller has all asked once.
+
+    Args:
+        engine: the engine of their directory.
+        folder: where their files are.
+        servers: how many there are.
+        agents: how many of those.
+        balancer: runs what stands before servers at these ports, and gives its own.
+    """
+    options = () if balancer is None else ("--behind-balancer",)
+    fleet = Fleet(engine, folder, servers, agents, *options)
     async with AsyncExitStack() as stack:
         for server in fleet.servers:
             stack.push_async_callback(server.kill)
         await asyncio.gather(*[server.start() for server in fleet.servers])
+        if balancer is not None:
+            fleet.ports = [await stack.enter_async_context(balancer(fleet.ports))]
         caller = await stack.enter_async_context(fleet.new_node())
         for number, name in enumerate(fleet.names):
-            member = fleet.new_member(name, number % servers)
+            member = fleet.new_member(name, number % len(fleet.ports))
             fleet.members[name] = await stack.enter_async_context(member)
         async with asyncio.timeout(patience(30)):
             for member in fleet.members.values():
