@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Tls
+from tests.contract.wires import summarize
 from tests.patience import scale_timeout
 
 
@@ -20,6 +21,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # So it is in a background job of `sh`, where the tests of Ctrl-C would wait for ever.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slow: takes minutes; runs only if asked for by -m slow")
+    config.addinivalue_line("markers", "needs(*properties): what a test asks of a wire")
+    config.addinivalue_line("markers", "everywhere: runs on each wire in each front end")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,6 +32,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("slow") is not None:
             item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how much of the contract ran on each wire, and why the rest did not."""
+    stats = terminalreporter.stats
+    reports = [*stats.get("passed", []), *stats.get("failed", []), *stats.get("skipped", [])]
+    lines = summarize(reports)
+    if len(lines) > 1:
+        terminalreporter.section("the contract by wire")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

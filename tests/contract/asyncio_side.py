@@ -160,6 +160,10 @@ class AsyncioSide(Side):
         return self.loop.do(self.session.stats)
 
     @property
+    def config(self) -> Config:
+        return self.session.config
+
+    @property
     def closed(self) -> bool:
         return self.session.closed
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import muxado
 from muxado import CloseReason, Config, ErrorCode, SessionStats
+from muxado.wire import FORMATS, Rules
 from tests.patience import patience
 
 # Seconds that any call may take before it counts as hanging.
@@ -143,6 +144,19 @@ class Side(abc.ABC):
 
     @abc.abstractmethod
     def stats(self) -> SessionStats: ...
+
+    @property
+    @abc.abstractmethod
+    def config(self) -> Config: ...
+
+    @property
+    def rules(self) -> Rules:
+        """The rules of its wire."""
+        return FORMATS[self.config.wire].rules
+
+    def seen(self, code: int) -> int:
+        """Return the code by which its peer sees a reset with this one."""
+        return code if self.rules.codes else ErrorCode.STREAM_RESET
 
     @property
     @abc.abstractmethod

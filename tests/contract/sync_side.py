@@ -98,6 +98,10 @@ class SyncSide(Side):
         return self.session.stats()
 
     @property
+    def config(self) -> Config:
+        return self.session.config
+
+    @property
     def closed(self) -> bool:
         return self.session.closed
 

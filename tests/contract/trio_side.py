@@ -235,6 +235,10 @@ class TrioSide(Side):
         return self.runner.do(self.session.stats)
 
     @property
+    def config(self) -> Config:
+        return self.session.config
+
+    @property
     def closed(self) -> bool:
         return self.session.closed
 
