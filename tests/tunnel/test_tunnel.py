@@ -245,6 +245,8 @@ async def test_a_liar_offers_nothing_without_a_right(
         ("forward:0.0.0.0/0:*", "127.0.0.1:80"),
         ("forward:0.0.0.0/0:*", "0.0.0.0:80"),
         ("forward:0.0.0.0/0:*", "[::ffff:127.0.0.1]:80"),
+        ("socks:127.0.0.1:80", "127.0.0.1:80"),
+        ("forward:127.0.0.1:80", "socks:"),
     ],
 )
 async def test_a_liar_reaches_nothing_without_a_right(
