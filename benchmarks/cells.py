@@ -17,6 +17,7 @@ class Who(StrEnum):
     MEMORY = "ours and Go"
     BEST = "our fastest build"
     LINK = "our fastest build and Go muxado v2, each way; and the bare connection"
+    TUNNEL = "ours and a small Go tunnel on yamux"
     QUICK = "our fastest build and the pure one on asyncio, Go muxado v2, the bare connection"
     QUICK_LINK = "our fastest build receives; the bare connection"
 
@@ -42,6 +43,9 @@ P99 = Metric("p99_us", "µs p99", False)
 MEMORY = Metric("kib_per_stream", "KiB/stream", False)
 GROWTH = Metric("growth_mib", "MiB growth", False)
 OPENED = Metric("open_rate", "streams/s", True)
+CONNECTION_TIME = Metric("cpu_us", "µs of processor time a connection", False)
+BULK_TIME = Metric("cpu_gib", "s of processor time a GiB", False)
+CONNECTION_MEMORY = Metric("kib_per_connection", "KiB/connection", False)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class Cell:
     metric: Metric = RATE
     fronts: bool = False
     wires: bool = False
+
+    @property
+    def is_tunnel(self) -> bool:
+        """Whether a tunnel is measured, with a load from outside."""
+        return self.who is Who.TUNNEL
 
     def peer_work(self) -> dict[str, object]:
         """Return what the peers are told, as JSON-able data."""
@@ -147,6 +156,59 @@ def _idle(name: str, title: str, streams: int, handler: bool, **kwds: object) ->
     return replace(cell, **kwds)  # type: ignore[arg-type]
 
 
+def _tunnel(name: str, title: str, work: Work, metric: Metric) -> Cell:
+    title = f"reverse tunnel over TLS: {title}"
+    limit = 60 if work.streams else 30
+    rounds = 3 if work.streams else 0
+    return Cell(
+        f"tunnel-{name}",
+        title,
+        work,
+        Who.TUNNEL,
+        True,
+        rounds,
+        tls=True,
+        limit=limit,
+        metric=metric,
+    )
+
+
+def tunnel_cells() -> list[Cell]:
+    """Return the cells of a tunnel, whose two ends pass on what users and a service say."""
+    times = {"seconds": 1.0, "warmup": 0.3}
+    connections = [
+        _tunnel(
+            f"connections-{count}",
+            f"a connection with 64 B each way, {count} at once",
+            Work("tunnel-connections", concurrency=count, **times),
+            CONNECTION_TIME,
+        )
+        for count in (1, 64, 512)
+    ]
+    bulk = [
+        _tunnel(
+            f"bulk-{count}",
+            f"bulk to the service, {count} connection{'s' * (count > 1)}",
+            Work("tunnel-bulk", concurrency=count, **times),
+            BULK_TIME,
+        )
+        for count in (1, 8)
+    ]
+    ping = replace(
+        bulk[1],
+        name="tunnel-ping",
+        title="reverse tunnel over TLS: 64 B there and back beside 8 bulk connections",
+        metric=P99,
+    )
+    idle = _tunnel(
+        "idle",
+        "memory of an idle connection, at the end that takes more",
+        Work("tunnel-idle", streams=2000),
+        CONNECTION_MEMORY,
+    )
+    return [*connections, *bulk, ping, idle]
+
+
 def all_cells() -> list[Cell]:
     """Return every cell of the full run, in its order."""
     headline = {"who": Who.HEADLINE, "quoted": True, "quick": True}
@@ -184,6 +246,7 @@ def all_cells() -> list[Cell]:
         ),
         _ping("ping-bulk-down", "64 B ping beside 8 bulk streams, server to client", 8, "down"),
         *(_tls(cell) for cell in (requests[1], requests[2], bulk[0], bulk[1], bulk[4])),
+        *tunnel_cells(),
         _link(20, rounds=2),
         _link(100, quick=True),
         _link(200, rounds=2),

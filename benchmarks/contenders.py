@@ -16,6 +16,7 @@ from .cells import Cell, Who
 ROOT = Path(__file__).resolve().parent.parent
 GO_DIR = Path(__file__).resolve().parent / "gopeers"
 GO_BINARY = GO_DIR / "gopeers"
+TUNNEL_MUX = "go-yamux"  # what tunnels in Go are mostly made of
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def contenders_for(cell: Cell, peers: list[Peer]) -> list[Contender]:
     go = [peer for peer in able if peer.group == "go"]
     bare = [peer for peer in able if peer.group == "bare"]
     slow = [peer for peer in able if peer.group == "slow"]
-    if cell.fronts:
+    if cell.fronts or cell.is_tunnel:
         ours += [peer for peer in able if peer.group == "fronts"]
     if cell.wires:
         ours += [peer for peer in able if peer.group == "wires"]
@@ -197,6 +198,8 @@ def contenders_for(cell: Cell, peers: list[Peer]) -> list[Contender]:
         Who.TLS: [*ours, *go[:1]],
         Who.MEMORY: [*_one_loop(ours), *go],
         Who.BEST: ours[:1],
+        # The load on it is a Go program too.
+        Who.TUNNEL: [*ours, *(peer for peer in go if peer.name == TUNNEL_MUX)] if go else [],
         Who.QUICK: [*_two_builds(ours), *go[:1], *bare],
     }[cell.who]
     return [Contender(peer.name, peer.title, peer.group, peer, peer) for peer in chosen]

@@ -109,8 +109,8 @@ def run_once(cell: Cell, contender: Contender, tls_dir: Path) -> dict[str, Any]:
     """
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(child(_command(contender.server, "server", cell, tls_dir)))
-        client = stack.enter_context(child(_command(contender.client, "client", cell, tls_dir)))
+        server = stack.enter_context(child(command_of(contender.server, "server", cell, tls_dir)))
+        client = stack.enter_context(child(command_of(contender.client, "client", cell, tls_dir)))
         port = server.read_json(START_TIMEOUT)["port"]
         if cell.link_ms:
             relay = stack.enter_context(child(_relay_command(cell, port)))
@@ -124,7 +124,8 @@ def run_once(cell: Cell, contender: Contender, tls_dir: Path) -> dict[str, Any]:
         return result
 
 
-def _command(peer: Peer, role: str, cell: Cell, tls_dir: Path) -> list[str]:
+def command_of(peer: Peer, role: str, cell: Cell, tls_dir: Path) -> list[str]:
+    """Return the command that starts a peer in a role."""
     command = [*peer.command]
     command += ["--role", role, "--cell", json.dumps(cell.peer_work())]
     command += ["--limit", str(cell.limit + 30)]

@@ -11,6 +11,7 @@ from .cells import Cell
 from .contenders import Contender, Peer, contenders_for
 from .figures import Entry, Results
 from .processes import RunError, run_once
+from .tunnels import run_tunnel
 
 # What starting two processes adds to a run, for the estimate.
 START_SECONDS = 0.25
@@ -139,6 +140,7 @@ class Suite:
 
     def _run_one(self, cell: Cell, contender: Contender, entry: Entry) -> None:
         try:
-            entry.samples.append(run_once(cell, contender, self._plan.tls_dir))
+            run = run_tunnel if cell.is_tunnel else run_once
+            entry.samples.append(run(cell, contender, self._plan.tls_dir))
         except RunError as exc:
             entry.failures.append(str(exc))

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .cells import LINK_RATE_MIB_S, Cell
+from .contenders import TUNNEL_MUX
 from .figures import Entry, Results, bare_name, show_number
 from .targets import GO, Reached
 
@@ -16,6 +17,9 @@ EXTRA = {
     "cores": "{:.1f} cores",
     "cpu_us": "{:,.1f} µs of processor time each",
     "cpu_gib": "{:,.2f} s of processor time a GiB",
+    "rate": "{:,.0f}/s",
+    "kib_server": "server {:,.2f} KiB",
+    "kib_agent": "agent {:,.2f} KiB",
 }
 ALSO = {
     "requests": ("cpu_us", "p50_us", "p99_us", "cores"),
@@ -23,6 +27,9 @@ ALSO = {
     "ping": ("p50_us", "mib_s", "cores"),
     "idle": (),
     "short": (),
+    "tunnel-connections": ("rate",),
+    "tunnel-bulk": ("cpu_gib", "mib_s", "p50_us", "p99_us"),
+    "tunnel-idle": ("kib_server", "kib_agent"),
 }
 
 
@@ -32,7 +39,8 @@ def print_cell(console: Console, cell: Cell, results: Results) -> None:
     table.add_column("contender")
     table.add_column(cell.metric.unit, justify="right")
     table.add_column("spread", justify="right")
-    table.add_column("of the link" if cell.link_ms else "by Go muxado", justify="right")
+    by_go = "by Go yamux" if cell.is_tunnel else "by Go muxado"
+    table.add_column("of the link" if cell.link_ms else by_go, justify="right")
     table.add_column("by bare TCP", justify="right")
     table.add_column("beside it")
     for entry in results.of_cell(cell.name):
@@ -54,7 +62,8 @@ def _row(cell: Cell, entry: Entry, results: Results) -> list[str]:
     if cell.link_ms:
         first, bare = f"{figure.median / LINK_RATE_MIB_S:.0%}", None
     else:
-        ratio = results.ratio(cell.name, entry.contender, GO)
+        go = TUNNEL_MUX if cell.is_tunnel else GO
+        ratio = results.ratio(cell.name, entry.contender, go)
         first = _times(ratio)
         bare = results.ratio(cell.name, entry.contender, bare_name(entry.contender, entry.group))
     beside = ", ".join(_extras(cell, entry))

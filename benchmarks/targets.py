@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from muxado.wire import FORMATS
 
 from .cells import LINK_RATE_MIB_S
+from .contenders import TUNNEL_MUX
 from .figures import Results
 
 GO = "go-muxado"
@@ -47,8 +48,8 @@ class Target:
         return value <= goal if self.at_most else value >= goal
 
 
-def _over_go(cell: str, key: str | None = None) -> Measure:
-    return lambda results, ours: results.ratio(cell, ours, GO, key)
+def _over_go(cell: str, key: str | None = None, go: str = GO) -> Measure:
+    return lambda results, ours: results.ratio(cell, ours, go, key)
 
 
 def _over_bare(cell: str) -> Measure:
@@ -191,6 +192,26 @@ def _wires() -> list[Target]:
     ]
 
 
+def _tunnel() -> list[Target]:
+    goals = (
+        ("connections-1", "cpu_us", "×", 1.05, 0.9),
+        ("connections-64", "cpu_us", "×", 0.75, 0.6),
+        ("connections-512", "cpu_us", "×", 0.75, 0.6),
+        ("bulk-1", "cpu_gib", "×", 0.8, 0.65),
+        ("bulk-8", "cpu_gib", "×", 1.15, 0.95),
+        ("ping", "p99_us", "×", 0.7, 0.5),
+        ("idle", "kib_per_connection", "KiB", 2.5, 2.0),
+    )
+    out = []
+    for name, key, unit, floor, aim in goals:
+        cell = f"tunnel-{name}"
+        by = ", by a Go tunnel's on yamux" if unit == "×" else ""
+        measure = _over_go(cell, key, TUNNEL_MUX) if by else _value(cell, key)
+        title = f"{cell}, {key}{by}"
+        out.append(Target(title, unit, floor, aim, measure, at_most=True, builds=FAST))
+    return out
+
+
 TARGETS = [
     *_requests(FAST, "compiled, uvloop", ((512, 4.0, 6.0), (64, 4.0, 5.0), (1, 1.1, 1.3))),
     *_requests(PURE, "pure, asyncio", ((512, 2.0, 3.0), (64, 2.2, 3.0), (1, 0.9, 1.0))),
@@ -198,6 +219,7 @@ TARGETS = [
     *_speed(PURE, "pure, asyncio"),
     *_processor_time(),
     *_wires(),
+    *_tunnel(),
     Target(
         "ping beside 8 bulk streams: p99 by Go muxado v2's",
         "×",

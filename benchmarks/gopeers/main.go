@@ -24,7 +24,7 @@ import (
 
 func main() {
 	mux := flag.String("mux", "muxado", "muxado, yamux, smux or smux-v1")
-	role := flag.String("role", "server", "server or client")
+	role := flag.String("role", "server", "server, client or load")
 	text := flag.String("cell", "{}", "the work, as JSON")
 	tlsDir := flag.String("tls-dir", "", "`directory` with server.pem and authority.pem: use TLS")
 	limit := flag.Int("limit", 60, "end after so many `seconds`, whatever happens")
@@ -46,7 +46,15 @@ func run(mux, role, text, tlsDir string, about bool) error {
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
 		return fmt.Errorf("-cell: %w", err)
 	}
-	if role == "server" {
+	tunnel := strings.HasPrefix(c.Work, "tunnel-")
+	switch {
+	case role == "load":
+		return runLoad(c)
+	case tunnel && role == "server":
+		return runTunnelServer(mux, tlsDir)
+	case tunnel:
+		return runTunnelAgent(mux, tlsDir)
+	case role == "server":
 		return runServer(mux, c, tlsDir)
 	}
 	return runClient(mux, c, tlsDir)
@@ -60,6 +68,22 @@ func versions() map[string]string {
 		}
 	}
 	return out
+}
+
+func serverConfig(tlsDir string) (*tls.Config, error) {
+	file := filepath.Join(tlsDir, "server.pem")
+	pair, err := tls.LoadX509KeyPair(file, file)
+	return &tls.Config{Certificates: []tls.Certificate{pair}}, err
+}
+
+func clientConfig(tlsDir string) (*tls.Config, error) {
+	pem, err := os.ReadFile(filepath.Join(tlsDir, "authority.pem"))
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	return &tls.Config{RootCAs: pool}, nil
 }
 
 func runServer(mux string, c cell, tlsDir string) error {
@@ -77,12 +101,11 @@ func runServer(mux string, c cell, tlsDir string) error {
 		return err
 	}
 	if tlsDir != "" {
-		file := filepath.Join(tlsDir, "server.pem")
-		pair, err := tls.LoadX509KeyPair(file, file)
+		config, err := serverConfig(tlsDir)
 		if err != nil {
 			return err
 		}
-		conn = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{pair}})
+		conn = tls.Server(conn, config)
 	}
 	sess, err := newSession(mux, conn, false)
 	if err != nil {
@@ -101,13 +124,11 @@ func runClient(mux string, c cell, tlsDir string) error {
 	address := "127.0.0.1:" + strings.TrimSpace(port)
 	var conn net.Conn
 	if tlsDir != "" {
-		pem, err := os.ReadFile(filepath.Join(tlsDir, "authority.pem"))
+		config, err := clientConfig(tlsDir)
 		if err != nil {
 			return err
 		}
-		pool := x509.NewCertPool()
-		pool.AppendCertsFromPEM(pem)
-		conn, err = tls.Dial("tcp", address, &tls.Config{RootCAs: pool})
+		conn, err = tls.Dial("tcp", address, config)
 		if err != nil {
 			return err
 		}

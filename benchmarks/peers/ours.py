@@ -25,7 +25,7 @@ from .common import (
 from .work import StreamClient, StreamServer, ThreadsEngine, finish, run_loop
 
 if TYPE_CHECKING:
-    from . import ours_trio
+    from . import ours_trio, ours_tunnel
 
 # More than any cell opens; the window and everything else stays as it is.
 CONFIG = muxado.Config(max_incoming_streams=2_000_000, accept_backlog=BACKLOG)
@@ -136,7 +136,9 @@ def drive_threads(options: Options) -> Result:
 
 def serve(options: Options) -> None:
     """Serve sessions until the process is ended."""
-    if options.loop == "threads":
+    if options.work.work.startswith("tunnel-"):
+        _tunnel().serve(options)
+    elif options.loop == "threads":
         serve_threads(options)
     elif options.loop == "trio":
         _trio().serve(options)
@@ -146,6 +148,9 @@ def serve(options: Options) -> None:
 
 def drive(options: Options) -> Result:
     """Run one cell."""
+    if options.work.work.startswith("tunnel-"):
+        _tunnel().drive(options)
+        return {}
     if options.loop == "threads":
         return drive_threads(options)
     if options.loop == "trio":
@@ -157,6 +162,12 @@ def _trio() -> ours_trio:
     from . import ours_trio
 
     return ours_trio
+
+
+def _tunnel() -> ours_tunnel:
+    from . import ours_tunnel
+
+    return ours_tunnel
 
 
 def about() -> dict[str, str]:
