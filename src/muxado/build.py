@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from importlib.machinery import EXTENSION_SUFFIXES, PathFinder
 from pathlib import Path
 
-from .core import CoreSession
+# Found and not imported: to tell its version a program need not load it.
+_session = PathFinder.find_spec("session", [str(Path(__file__).with_name("core"))])
 
-COMPILED = Path(sys.modules[CoreSession.__module__].__file__ or "").suffix in (".so", ".pyd")
+_place = (_session.origin if _session else None) or ""
+
+COMPILED: bool = _place.endswith(tuple(EXTENSION_SUFFIXES))
 """True if the core is compiled."""

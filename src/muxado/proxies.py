@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from types import coroutine
 from typing import Any
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment
 
 from .errors import UsageError
 from .extras import needs
@@ -87,6 +86,8 @@ def choose_proxy(proxy: object, host: str, port: int) -> Proxy | None:
         raise UsageError(f"proxy= must be a URL, 'env' or None, not a {type(proxy).__name__}")
     if proxy != "env":
         return _parse(proxy, "proxy=")
+    from urllib.request import getproxies_environment  # with it come http and email
+
     proxies = getproxies_environment()
     url = proxies.get("https") or proxies.get("all")
     if not url or _bypassed(host.lower(), port, proxies.get("no", "")):

@@ -10,7 +10,7 @@ import pytest
 from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
 from muxado.errors import SessionError, StreamReset
-from muxado.wire.codec import FIRST_READ_SIZE, READ_SIZE
+from muxado.wire.codec import FIRST_READ_SIZE, IDLE_READ_SIZE, READ_SIZE
 from tests import inside
 from tests.inside import CHURN_LEAST, FAIR_DATA, LONG_DATA, MAX_ANSWERS
 
@@ -334,8 +334,8 @@ def test_an_idle_session_gives_its_large_receive_buffer_back(
 ) -> None:
     pair = grown(Config(ping_interval=ping_interval))
     pair.advance(seconds)
-    assert buffer_size(pair.server) == FIRST_READ_SIZE
-    assert buffer_size(pair.client) == FIRST_READ_SIZE
+    assert buffer_size(pair.server) == IDLE_READ_SIZE
+    assert buffer_size(pair.client) == IDLE_READ_SIZE
 
 
 def test_a_session_whose_peer_pings_gives_it_back_too() -> None:
@@ -343,7 +343,7 @@ def test_a_session_whose_peer_pings_gives_it_back_too() -> None:
     inside.decoder(pair.server).make_room(READ_SIZE)
     pair.advance(60)  # the server is never silent for long enough to ask itself
     assert pair.server.stats().frames_received > 10
-    assert buffer_size(pair.server) == FIRST_READ_SIZE
+    assert buffer_size(pair.server) == IDLE_READ_SIZE
 
 
 def test_a_session_that_is_not_watched_wakes_once_for_it() -> None:
@@ -361,6 +361,19 @@ def test_a_busy_session_keeps_it() -> None:
         far.read(MIB)
         pair.advance(1)
     assert buffer_size(pair.server) > FIRST_READ_SIZE
+
+
+def test_an_idle_session_gives_its_first_buffer_back_and_takes_a_burst_then() -> None:
+    pair = Pair(Config(ping_interval=15.0))
+    near, far = pair.open_pair()
+    pair.advance(31)
+    assert buffer_size(pair.server) == IDLE_READ_SIZE
+    for size in (100, IDLE_READ_SIZE - 12, 3000):  # less than fits, all that fits, and more
+        near.write(bytes(size))
+        near.write(b"behind it")
+        pair.run()
+        assert far.read(MIB) == bytes(size) + b"behind it"
+    assert buffer_size(pair.server) == FIRST_READ_SIZE
 
 
 @pytest.mark.parametrize("rest", [1, 9, 5000])

@@ -31,7 +31,6 @@ from ..wire.codec import (
     BAD_FRAME,
     CREDIT,
     DATA,
-    FIRST_READ_SIZE,
     GO_AWAY,
     NEED_MORE,
     PING,
@@ -54,6 +53,9 @@ from .stream_table import StreamTable
 from .tallies import CodeCounts
 from .typed_streams import TypedStreams
 from .window import Window
+
+# Bytes of payload: a session that has received fewer in `LONGEST_IDLE` gives a large buffer back.
+LITTLE: Final = 16 * 1024
 
 # Parsing pauses after it has woken this many readers or accepted this many streams, so that the
 # application can run: with fewer than half of them answered, the peer could not work meanwhile.
@@ -83,6 +85,7 @@ class Receiver:
         "_first_bytes",
         "_first_frame",
         "_highest_syn",
+        "_idle_time",
         "_ledger",
         "_liveness",
         "_new_ids",
@@ -133,7 +136,10 @@ class Receiver:
         self._new_ids: set[int] = set()  # of those streams, which the application can't have seen
         self._refusing = False  # whether the accept queue was full before this call of `parse`
         self._churn = ChurnGuard(ledger.config.max_incoming_streams)
-        self._shrink_due = ledger.now  # when the receive buffer is next given a thought
+        interval = ledger.config.ping_interval or LONGEST_IDLE
+        self._idle_time: float = min(interval, LONGEST_IDLE)
+        # When the receive buffer is next given a thought.
+        self._shrink_due: float = ledger.now + self._idle_time
         self._received_before = 0  # payload bytes when it last was
         self._can_reset: bool = ledger.rules.resets
         self.holding: Holding = Holding(ledger, table)
@@ -552,9 +558,7 @@ class Receiver:
         if now < self._shrink_due:
             return
         received = self._window.received
-        if received - self._received_before < FIRST_READ_SIZE:
+        if received - self._received_before < LITTLE:
             self._decoder.shrink()
         self._received_before = received
-        self._shrink_due = now + min(
-            self._ledger.config.ping_interval or LONGEST_IDLE, LONGEST_IDLE
-        )
+        self._shrink_due = now + self._idle_time

@@ -41,10 +41,11 @@ PING: Final = 7  # a ping to answer with the same value
 PONG: Final = 8
 WINDOW: Final = 9  # credit as a total, not as an increment
 
-# What one read of the transport may bring: little at first, since many sessions are idle, and
-# twice as much each time that a read has filled it.
+# What one read of the transport may bring: little at first, twice as much each time that a read has
+# filled it, and room for no more than pings in a session that is idle, since many are.
 FIRST_READ_SIZE: Final = 16 * 1024
 READ_SIZE: Final = 256 * 1024
+IDLE_READ_SIZE: Final = 1024
 
 
 class Encoder:
@@ -165,14 +166,16 @@ class Decoder:
         """
         if self._start == self._end:
             if self._end == len(self._input):
-                self.make_room(2 * self._end)
+                self.make_room(2 * self._end or 1)  # 0 if it was given back whole
             self._start = self._end = 0
             return self._view
         if self._start:
-            rest = self._end - self._start
-            self._input[:rest] = self._input[self._start : self._end]
+            waiting = self._input[self._start : self._end]
+            if self._end == IDLE_READ_SIZE == len(self._input):
+                self._grow(FIRST_READ_SIZE)
             self._start = 0
-            self._end = rest
+            self._end = len(waiting)
+            self._input[: self._end] = waiting
         return self._view[self._end :]
 
     def find_room(self, however_much: bool = False) -> bool:
@@ -190,9 +193,8 @@ class Decoder:
 
     def make_room(self, size: int) -> None:
         """Have `space()` hold `size` bytes, or as many as one read may bring; when it is empty."""
-        size = min(max(size, FIRST_READ_SIZE), READ_SIZE)
-        if self._start == self._end and size > len(self._input):
-            self._grow(size)
+        if self._start == self._end and min(size, READ_SIZE) > len(self._input):
+            self._grow(min(max(size, FIRST_READ_SIZE), READ_SIZE))
             self._start = self._end = 0
 
     def _grow(self, size: int) -> None:
@@ -216,12 +218,12 @@ class Decoder:
         self._start = self._end = 0
 
     def shrink(self) -> None:
-        """Give a buffer back that has grown, unless more waits in it than a small one holds."""
+        """Give an idle session's buffer back, unless more waits in it than a small one holds."""
         rest = self._end - self._start
-        if len(self._input) <= FIRST_READ_SIZE or rest >= FIRST_READ_SIZE:
+        if len(self._input) <= IDLE_READ_SIZE or rest >= IDLE_READ_SIZE:
             return
         waiting = self._input[self._start : self._end]
-        self._input = bytearray(FIRST_READ_SIZE)
+        self._input = bytearray(IDLE_READ_SIZE)
         self._input[:rest] = waiting
         self._view = memoryview(self._input)
         self._start = 0

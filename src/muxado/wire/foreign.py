@@ -10,12 +10,13 @@ from typing import Final
 
 from .formats import FORMATS
 
-_HTTP: Final = re.compile(
+# Compiled when they are needed, which is seldom: `re` keeps them then.
+_HTTP: Final = (
     rb"HTTP/|[A-Z][A-Z-]{2,19} (?:[/*]|https?:)"
     rb"|(?:GET|HEAD|POST|PUT|DELETE|CONNECT|OPTIONS|TRACE|PATCH) "
 )
-_TLS: Final = re.compile(rb"[\x14-\x16]\x03[\x00-\x04]")
-_TEXT: Final = re.compile(rb"[\t\r\n -~]{8}")
+_TLS: Final = rb"[\x14-\x16]\x03[\x00-\x04]"
+_TEXT: Final = rb"[\t\r\n -~]{8}"
 _PROXY: Final = (b"PROXY ", b"\r\n\r\n\x00\r\nQ")
 
 
@@ -30,9 +31,9 @@ def recognise(data: bytes, own: str = "muxado v2") -> str:
 
     Returns what it is and what to do about it, or "" if the bytes are nothing known.
     """
-    if _HTTP.match(data):
+    if re.match(_HTTP, data):
         return f"the peer speaks HTTP: this is not a {_family(own)} port, or a proxy answered"
-    if _TLS.match(data):
+    if re.match(_TLS, data):
         return "the peer speaks TLS: pass ssl="
     if data.startswith(b"SSH-"):
         return f"the peer speaks SSH: this is not a {_family(own)} port"
@@ -41,7 +42,7 @@ def recognise(data: bytes, own: str = "muxado v2") -> str:
     if len(data) < 8:
         return ""
     name = _multiplexer(data)
-    if not name and _TEXT.match(data):
+    if not name and re.match(_TEXT, data):
         return f"the peer sent text, which a program may have printed: {data[:60]!r}"
     if not name or name == own:
         return ""
