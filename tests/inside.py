@@ -11,9 +11,9 @@ from muxado.core import CoreSession, CoreStream
 from muxado.core.credit import FLOOR, LEAST_SHARE, CreditEstimator
 from muxado.core.guards import CHURN_LEAST, MAX_RECENTLY_RESET, RecentlyReset
 from muxado.core.liveness import Liveness
+from muxado.core.pace import FAIR_DATA, LONG_DATA, LONGEST_DATA
 from muxado.core.receiver import BATCH_SIZE
 from muxado.core.resets import MAX_ANSWERS
-from muxado.core.sender import FAIR_DATA, LONG_DATA
 from muxado.wire import Decoder
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "FAIR_DATA",
     "FLOOR",
     "LEAST_SHARE",
+    "LONGEST_DATA",
     "LONG_DATA",
     "MAX_ANSWERS",
     "MAX_RECENTLY_RESET",
@@ -92,6 +93,11 @@ def liveness(core: CoreSession) -> Liveness:
 
 def credit(core: CoreSession) -> CreditEstimator:
     return core._window.credit
+
+
+def longest_frame(core: CoreSession) -> int:
+    """Return how long the frames are of a stream that has the session to itself."""
+    return core._sender._pace.longest
 
 
 def unread(core: CoreSession) -> int:

@@ -161,15 +161,18 @@ _HOMES = {
 _MODULES = {"asyncio", "config", "core", "errors"}
 
 
-def __getattr__(name: str) -> object:
-    if name in _MODULES:
-        return importlib.import_module(f".{name}", __name__)
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(importlib.import_module(f".{home}", __name__), name)
-    globals()[name] = found
-    return found
+# Without it type checkers know the names, and tell which are none.
+if not typing.TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name in _MODULES:
+            return importlib.import_module(f".{name}", __name__)
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found: object = getattr(importlib.import_module(f".{home}", __name__), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

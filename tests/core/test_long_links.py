@@ -8,7 +8,7 @@ from muxado.config import Config
 from muxado.core import CoreStream
 from muxado.errors import StreamReset
 from tests import inside
-from tests.inside import FLOOR, LEAST_SHARE
+from tests.inside import FAIR_DATA, FLOOR, LEAST_SHARE, LONGEST_DATA
 
 from .link import Bulk, Link, run
 from .pair import Pair
@@ -70,6 +70,45 @@ def test_a_window_that_has_grown_shrinks_when_others_need_a_share() -> None:
     run(link, bulks, 1)
     assert first.sink.window < grown / 4
     assert run(link, bulks, 0.5) > 0.95 * LINK
+
+
+# Small messages beside a stream that has the link to itself otherwise
+
+
+def longest_wait(link: Link, bulk: Bulk) -> float:
+    """Send small messages, and return for how long one was under way beyond the link's delay."""
+    small = link.client.open(eager=True)
+    far: CoreStream | None = None
+    waits = []
+    for number in range(20):
+        run(link, [bulk], 0.0007 * (number + 1))  # to begin somewhere inside a long frame
+        small.write(b"small")
+        began = link.now
+        while far is None or not far.read(5):
+            run(link, [bulk], link.step)
+            far = far or link.server.accept()
+        waits.append(link.now - began)
+    return max(waits) - 0.01
+
+
+def test_beside_bulk_on_a_slow_link_a_small_message_waits_for_three_fair_frames() -> None:
+    slow = 2_500_000.0  # bytes per second: 20 Mbit/s
+    link = Link(round_trip=0.02, rate=slow, step=0.0005)
+    bulk = Bulk(link)
+    assert run(link, [bulk], 3) > 0.9 * slow  # pings that measure go every second
+    # One is on the link, one is next, and one has its turn first: 20 ms. Frames of 64 KiB would
+    # take 79 ms, and those of a fast link 315.
+    assert longest_wait(link, bulk) <= 3 * FAIR_DATA / slow + 2 * link.step
+
+
+def test_the_frames_of_a_stream_alone_are_long_on_a_fast_link_and_short_on_a_slow_one() -> None:
+    link = Link(round_trip=0.0002, rate=1e9, step=0.0001)
+    bulk = Bulk(link)
+    run(link, [bulk], 0.2)
+    assert inside.longest_frame(link.client) == LONGEST_DATA
+    link.become(round_trip=0.02, rate=2_500_000)
+    run(link, [bulk], 3)
+    assert inside.longest_frame(link.client) == FAIR_DATA
 
 
 # Links that change

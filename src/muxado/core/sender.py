@@ -20,6 +20,7 @@ from typing import Final
 from ..wire import Encoder
 from .ledger import Ledger
 from .liveness import Liveness
+from .pace import FAIR_DATA, Pace
 from .resets import PendingResets
 from .scheduler import Scheduler
 from .stalls import Stalls
@@ -27,11 +28,6 @@ from .states import CLOSING
 from .stream import CoreStream
 from .stream_table import StreamTable
 from .window import Window
-
-# The longest DATA payload while other streams wait: what a small message waits behind.
-FAIR_DATA: Final = 16 * 1024
-# The longest one of a stream that has the session to itself.
-LONG_DATA: Final = 64 * 1024
 
 # What a frame without payload is counted as, in bytes; a RST and a WNDINC are as long.
 CONTROL_SIZE: Final = 12
@@ -52,8 +48,8 @@ class Sender:
         "_last_ping",
         "_ledger",
         "_liveness",
-        "_longest_alone",
         "_longest_fair",
+        "_pace",
         "_replies",
         "_resets",
         "_scheduler",
@@ -75,7 +71,7 @@ class Sender:
         self._replies: list[bytes] = table.replies
         self._window: Window = table.window
         self._longest_fair: int = min(FAIR_DATA, ledger.rules.max_data)
-        self._longest_alone: int = min(LONG_DATA, ledger.rules.max_data)
+        self._pace = Pace(ledger.rules.max_data, ledger.now)
         # Last stream id, code, text, and whether the transport's end follows for certain.
         self._goaways: list[tuple[int, int, bytes, bool]] = []
         self._confirms = False  # whether a ping's answer should tell that all has arrived
@@ -140,14 +136,14 @@ class Sender:
     def data_to_send(self, now: float, limit: int) -> bytes:
         """Return the next bytes for the transport: about `limit` of them, b"" if none wait.
 
-        They are more than `limit` by one frame at most, of up to `LONG_DATA`, and by a GOAWAY.
+        They are more than `limit` by one frame at most, of up to `LONGEST_DATA`, and by a GOAWAY.
         """
         out: list[bytes | bytearray | memoryview] = []
         size = self._control(out, limit)
         scheduler = self._scheduler
         while size < limit and scheduler.waiting:
             stream = scheduler.take()
-            longest = self._longest_fair if scheduler.waiting else self._longest_alone
+            longest = self._longest_fair if scheduler.waiting else self._pace.longest
             length = stream.send_frame(longest, out)
             if length >= 0:
                 self.frames_sent += 1
@@ -160,6 +156,7 @@ class Sender:
             out.append(self._encoder.ping())
             self.frames_sent += 1
             liveness.ping_sent(now)
+            self._pace.tick(now, self.payload_sent)
             if self._ledger.state >= CLOSING:
                 self._last_ping = liveness.sent
         if self._goaways:
