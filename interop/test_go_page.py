@@ -1,4 +1,4 @@
-"""The programs of docs/howto/go.md, Go's and ours, against each other."""
+"""The programs of the pages about Go, yamux and smux, Go's and ours, against each other."""
 
 from __future__ import annotations
 
@@ -20,16 +20,21 @@ pytestmark = [
     pytest.mark.usefixtures("programs"),  # which skip without Go
 ]
 
-PAGE = (Path(__file__).parents[1] / "docs" / "howto" / "go.md").read_text(encoding="utf-8")
-SERVER, CLIENT = re.findall(r"^```go\n(.*?)^```", PAGE, re.M | re.S)
-OURS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)[:2]  # the third runs them at once
+DOCS = Path(__file__).parents[1] / "docs" / "howto"
+
+# The pages, and where the modules are pinned that their Go programs need.
+PAGES = {"go": SOURCE, "yamux": SOURCE.parent / "wires", "smux": SOURCE.parent / "wires"}
 
 
-@pytest.fixture
-def ours() -> dict[str, Any]:
-    """What the page's Python blocks define."""
+def blocks(page: str, language: str) -> list[str]:
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def ours(page: str) -> dict[str, Any]:
+    """Return what the page's Python blocks define; the last one runs them."""
     names: dict[str, Any] = {}
-    exec("\n".join(OURS), names)
+    exec("\n".join(blocks(page, "python")[:-1]), names)
     return names
 
 
@@ -41,10 +46,11 @@ def port() -> int:
         return number
 
 
-def built(code: str, port: int, folder: Path) -> Path:
-    """Build one of the page's Go programs, for another port than its own."""
+def built(page: str, number: int, port: int, folder: Path) -> Path:
+    """Build one of a page's Go programs, for another port than its own."""
+    code = blocks(page, "go")[number]
     for name in ("go.mod", "go.sum"):
-        shutil.copy(SOURCE / name, folder)
+        shutil.copy(PAGES[page] / name, folder)
     (folder / "main.go").write_text(code.replace(":4000", f":{port}"), encoding="utf-8")
     subprocess.run(
         ["go", "build", "-o", "program", "."], cwd=folder, check=True, timeout=BUILD_TIMEOUT
@@ -52,12 +58,14 @@ def built(code: str, port: int, folder: Path) -> Path:
     return folder / "program"
 
 
-async def test_a_server_in_go(ours: dict[str, Any], port: int, tmp_path: Path) -> None:
-    server = await asyncio.create_subprocess_exec(built(SERVER, port, tmp_path))
+@pytest.mark.parametrize("page", PAGES)
+async def test_a_server_in_go(page: str, port: int, tmp_path: Path) -> None:
+    ask = ours(page)["ask"]
+    server = await asyncio.create_subprocess_exec(built(page, 0, port, tmp_path))
     try:
         while True:
             try:
-                assert await ours["ask"]("127.0.0.1", port) == b"hello, Go\n"
+                assert await ask("127.0.0.1", port) == b"hello, Go\n"
             except ConnectionRefusedError:
                 await asyncio.sleep(0.01)  # it does not listen yet
                 continue
@@ -67,9 +75,9 @@ async def test_a_server_in_go(ours: dict[str, Any], port: int, tmp_path: Path) -
         await server.wait()
 
 
-async def test_a_client_in_go(ours: dict[str, Any], port: int, tmp_path: Path) -> None:
-    program = built(CLIENT, port, tmp_path)
-    async with await ours["listen"]("127.0.0.1", port):
+async def test_a_client_in_go(port: int, tmp_path: Path) -> None:
+    program = built("go", 1, port, tmp_path)
+    async with await ours("go")["listen"]("127.0.0.1", port):
         client = await asyncio.create_subprocess_exec(program, stdout=asyncio.subprocess.PIPE)
         out, _ = await client.communicate()
     assert (client.returncode, out) == (0, b"hello, Python\n")
