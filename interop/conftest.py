@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from tests.patience import patience, scale_timeout
 
-from .gopeer import RELEASES, GoToolchainMissing, build
+from .gopeer import BUILD_TIMEOUT, RELEASES, GoToolchainMissing, build
 from .meeting import USUAL_WAYS, Meeting, Tls, Way
 
 # Seconds that a test may take before it counts as hanging; the mark `patience` says otherwise.
@@ -77,6 +78,26 @@ def programs(request: pytest.FixtureRequest) -> dict[str, Path]:
     if isinstance(built, Exception):
         pytest.fail(str(built), pytrace=False)
     return built
+
+
+@pytest.fixture(scope="session")
+def wires_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built peer of the other wires."""
+    if shutil.which("go") is None:
+        if os.environ.get("MUXADO_REQUIRE_GO") == "1":
+            pytest.fail("the Go toolchain is missing", pytrace=False)
+        pytest.skip("the Go toolchain is missing: no `go` in PATH")
+    path = tmp_path_factory.mktemp("go") / "wires"
+    built = subprocess.run(
+        ["go", "build", "-o", str(path), "."],
+        cwd=HERE / "wires",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=BUILD_TIMEOUT,
+    )
+    assert built.returncode == 0, built.stderr
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,34 +14,23 @@ import pytest
 import muxado
 from muxado import Config, Session
 
-from .gopeer import BUILD_TIMEOUT, GoError, GoPeer
-from .helpers import MIB, data_of, echo, exchange, running
+from .gopeer import GoError, GoPeer
+from .helpers import (
+    MIB,
+    cuts,
+    data_of,
+    digest,
+    echo,
+    exchange,
+    random_size,
+    running,
+    sha256,
+)
 from .meeting import HOST, Tls, end
 
 pytestmark = pytest.mark.anyio
 
-SOURCE = Path(__file__).parent / "wires"
 WIRES = {"hashicorp": "yamux", "libp2p": "yamux", "smux-v2": "smux-v2", "smux-v1": "smux-v1"}
-
-
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built peer."""
-    if shutil.which("go") is None:
-        if os.environ.get("MUXADO_REQUIRE_GO") == "1":
-            pytest.fail("the Go toolchain is missing", pytrace=False)
-        pytest.skip("the Go toolchain is missing: no `go` in PATH")
-    path = tmp_path_factory.mktemp("go") / "wires"
-    built = subprocess.run(
-        ["go", "build", "-o", str(path), "."],
-        cwd=SOURCE,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=BUILD_TIMEOUT,
-    )
-    assert built.returncode == 0, built.stderr
-    return path
 
 
 class Way(NamedTuple):
@@ -71,12 +58,14 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 @pytest.fixture
 async def meet(
-    way: Way, program: Path, tls: Tls, tmp_path: Path, no_tasks_left: None
+    way: Way, wires_program: Path, tls: Tls, tmp_path: Path, no_tasks_left: None
 ) -> AsyncIterator[Meet]:
     """Starts a Go peer and connects a session to it; the client dials."""
     async with AsyncExitStack() as stack:
 
-        async def connect(behaviour: str = "echo", **flags: Any) -> tuple[Session, GoPeer]:
+        async def connect(
+            behaviour: str = "echo", settings: dict[str, Any] | None = None, **flags: Any
+        ) -> tuple[Session, GoPeer]:
             wire = WIRES[way.peer]
             flags |= {"library": way.peer, "behaviour": behaviour}
             if way.tls:
@@ -84,18 +73,18 @@ async def meet(
             stderr = tmp_path / "go.stderr"
             if way.role == "client":
                 flags |= {"role": "server", "listen": f"{HOST}:0"}
-                go = await GoPeer.start(program, stderr, **flags)
+                go = await GoPeer.start(wires_program, stderr, **flags)
                 stack.push_async_callback(go.finish)
                 host, port = (await go.event("listening"))["addr"].split(":")
                 context = tls.client if way.tls else None
-                config = Config(wire=wire)
+                config = Config(wire=wire, **settings or {})
                 session = await muxado.connect(host, int(port), ssl=context, config=config)
             else:
                 context = tls.server if way.tls else None
-                config = Config(wire="auto")
+                config = Config(wire="auto", **settings or {})
                 async with muxado.listen(HOST, 0, ssl=context, config=config) as listener:
                     flags |= {"role": "client", "dial": "{}:{}".format(*listener.addresses[0])}
-                    go = await GoPeer.start(program, stderr, **flags)
+                    go = await GoPeer.start(wires_program, stderr, **flags)
                     stack.push_async_callback(go.finish)
                     session = await listener.accept()
             stack.push_async_callback(end, session)
@@ -136,6 +125,83 @@ async def test_many_streams_at_once_both_ways(meet: Meet) -> None:
         reply = await theirs
     assert reply["good"] == 300
     assert (await go.call("stats"))["failed"] == 0
+
+
+PLAIN = pytest.mark.parametrize("way", [way for way in WAYS if not way.tls], ids=str)
+
+
+@PLAIN
+@pytest.mark.big
+@pytest.mark.patience(90)
+async def test_64_mib_each_way_at_once(meet: Meet) -> None:
+    session, go = await meet()
+    size = 64 * MIB
+    async with running(session.serve(echo)):
+        theirs = go.call("check", n=size, chunk=0)
+        await exchange(session, data_of(size))
+        reply = await theirs
+    assert reply["received"] == size
+    assert reply["sent_sha256"] == reply["received_sha256"]
+
+
+@PLAIN
+@pytest.mark.big
+@pytest.mark.patience(90)
+async def test_a_thousand_streams_of_each_side_in_random_pieces(meet: Meet) -> None:
+    session, go = await meet()
+    rng = random.Random(5)
+
+    async def one(number: int) -> None:
+        data = data_of(random_size(rng, 60_000), number)
+        async with (
+            session.open(priority=rng.randint(-8, 7)) as stream,
+            running(digest(stream)) as back,
+        ):
+            for piece in cuts(data, rng):
+                await stream.write(piece)
+                await asyncio.sleep(0.001 * rng.randint(0, 3))
+            stream.write_eof()
+            assert await back == (len(data), sha256(data))
+
+    async with running(session.serve(echo)):
+        theirs = go.call("many", count=1000, max=60_000, seed=7, jitter_ms=3)
+        await asyncio.gather(*[one(number) for number in range(1000)])
+        assert (await theirs)["good"] == 1000
+    assert session.stats().streams == 0
+
+
+async def test_a_stream_beyond_our_limit_is_refused_and_the_next_one_not(
+    meet: Meet, way: Way
+) -> None:
+    session, go = await meet(settings={"max_incoming_streams": 1})
+    first = (await go.call("open"))["handle"]
+    await go.call("write", handle=first, data=b"1".hex())
+    async with await session.accept() as stream:
+        assert await stream.readexactly(1) == b"1"
+        second = (await go.call("open"))["handle"]
+        reading = go.call("read", handle=second)
+        if way.peer.startswith("smux"):  # can only end it
+            assert (await reading)["n"] == 0
+            await go.call("close", handle=second)
+        else:
+            with pytest.raises(GoError):
+                await reading
+        await go.call("close", handle=first)
+        assert await stream.read() == b""
+    async with running(session.serve(echo)):
+        assert (await go.call("check", n=1000))["received"] == 1000
+
+
+async def test_a_close_of_gos_with_data_in_flight_is_an_error_here(meet: Meet) -> None:
+    session, go = await meet()
+    handle = (await go.call("open"))["handle"]
+    await go.call("write", handle=handle, n=50_000_000, seed=1, background=True)
+    async with await session.accept() as stream:
+        await stream.readexactly(100_000)
+        await go.call("close-session")
+        with pytest.raises(muxado.MuxadoError):
+            await stream.read()
+    assert not (await session.wait_closed()).clean
 
 
 async def test_the_answer_may_come_after_the_end_of_the_question(meet: Meet) -> None:
