@@ -107,12 +107,14 @@ fuzz: .venv-fuzz/installed ## coverage-guided fuzzing, half of the time each (SE
 bench: .venv-bench/installed $(COMPILED) ## compare muxado with other multiplexers (ARGS=--quick, ARGS='--only REGEX' ...)
 	.venv-bench/bin/python -m benchmarks \
 		$(if $(COMPILED),--compiled-python .venv-compiled/bin/python) $(ARGS)
+	$(if $(ARGS),,.venv-bench/bin/python -m benchmarks.tunnel_commands \
+		$(if $(COMPILED),--python .venv-compiled/bin/python))
 
 # A separate environment, because the contenders bring type stubs that would mislead `make check`.
 .venv-bench/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --upgrade pip
-	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,trio,uvloop]' --group bench
+	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,trio,tunnel,uvloop]' --group bench
 	@touch $@
 
 instructions: $(VENV)/installed $(COMPILED) ## count machine instructions a request (needs valgrind)

@@ -25,8 +25,9 @@ def cli() -> None:
     Start with `muxado demo`, which shows what that is good for on this machine.
 
     A tunnel takes two commands: `muxado server` on a host that both sides reach, which prints an
-    invitation, and `muxado expose 3000 --to -` behind the NAT, which asks for it. `muxado forward`
-    reaches the other way.
+    invitation, and `muxado expose 3000 --to -` behind the NAT, which asks for it. `muxado forward`,
+    `socks` and `stdio` reach the other way, `run` does all that a file says. On the server
+    `invite`, `status`, `kick` and `revoke` rule who may do what.
     """
 
 

@@ -126,10 +126,11 @@ def invite(
     pinned: bool,
     state: Path | None,
 ) -> None:
-    """Print an invitation for a client that is to be called NAME.
+    """Print an invitation for a client.
 
-    It is for one use within 15 minutes. Without --allow the client may expose on ports 20000 to
-    20999, and offer private services. A known client gets a new key, and these rights.
+    The client is to be called NAME. The invitation is for one use within 15 minutes. Without
+    --allow the client may expose on ports 20000 to 20999, and offer private services. A known
+    client gets a new key, and these rights.
     """
 
     def work() -> int:
@@ -144,7 +145,10 @@ def invite(
 @click.argument("client")
 @STATE
 def revoke(client: str, state: Path | None) -> None:
-    """Shut a client out: its key and its invitations are forgotten, its sessions end."""
+    """Shut a client out.
+
+    Its key and its invitations are forgotten, its sessions end.
+    """
 
     def work() -> int:
         from .tunnel_server import revoke
@@ -158,7 +162,10 @@ def revoke(client: str, state: Path | None) -> None:
 @click.argument("client")
 @STATE
 def kick(client: str, state: Path | None) -> None:
-    """End the sessions of a client, which may come back. To shut it out: `muxado revoke`."""
+    """End the sessions of a client, which may come back.
+
+    To shut it out: `muxado revoke`.
+    """
 
     def work() -> int:
         from .tunnel_server import kick
@@ -172,7 +179,10 @@ def kick(client: str, state: Path | None) -> None:
 @JSON
 @STATE
 def status(as_json: bool, state: Path | None) -> None:
-    """Show the clients of the server that runs here, what they expose and what they use."""
+    """Show the clients of the server that runs here.
+
+    With what they expose, and what they use.
+    """
 
     def work() -> int:
         from .tunnel_server import status

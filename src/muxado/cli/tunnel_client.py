@@ -73,7 +73,10 @@ def stdio(place: str, *, to: str | None, state: Path | None) -> int:
     """Connect the standard input and output to a place; return the exit status."""
     service = check_service(place)
     if to == "-":
-        raise UsageError("the standard input is the connection's: accept the invitation first")
+        raise UsageError(
+            "the standard input is the connection's: give the invitation as an argument of --to, or"
+            " have `muxado forward` take it first"
+        )
     known, kept = _find(to, state)
     _log()
     return run_in_best_loop(_until_signal(_connect(Client(known, kept, once=True), service)))

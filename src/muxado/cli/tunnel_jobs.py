@@ -63,7 +63,7 @@ def expose(
     allowed: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Let a service of this machine be reached through the server.
+    """Let a local service be reached through the server.
 
     TARGET is a port of this machine, HOST:PORT, unix:/PATH, or socks, which lets callers choose
     among what --allow-target names. The first time, give the invitation:
@@ -93,7 +93,7 @@ def expose(
 @TO
 @STATE
 def forward(what: str, **options: Any) -> None:
-    """Listen on a port of this machine that leads through the server.
+    """Listen on a local port that leads through the server.
 
     It leads to a host and port beyond the server, or to what another client offers privately:
 
@@ -121,7 +121,9 @@ def forward(what: str, **options: Any) -> None:
 @TO
 @STATE
 def socks(listen: str, **options: Any) -> None:
-    """Listen for SOCKS5 on a port of this machine: a way to places beyond the server.
+    """Listen for SOCKS5: a way into networks.
+
+    It leads to places beyond the server.
 
     \b
         muxado socks 1080
@@ -145,13 +147,14 @@ def socks(listen: str, **options: Any) -> None:
 @TO
 @STATE
 def stdio(place: str, **options: Any) -> None:
-    """Connect standard input and output to a place through the server, as nc does.
+    """Connect standard input and output to a place.
 
     \b
         ssh -o ProxyCommand='muxado stdio %h:%p' user@box
         echo QUIT | muxado stdio mail.internal:25
 
-    The place is beyond the server, or what another client offers privately (NAME). The exit
+    The place is beyond the server, or what another client offers privately (NAME). It is a `nc`
+    for the far end, and OpenSSH's ProxyCommand. The exit
     status is 0 when both sides have said all, 1 if it could not be reached or was cut off, 3 if
     the server refuses this client, or is not who it was.
     """
@@ -171,7 +174,9 @@ def stdio(place: str, **options: Any) -> None:
 @TO
 @STATE
 def run(file: Path, **options: Any) -> None:
-    """Do all that a file of TOML says: expose services, listen on ports.
+    """Do all that a file says: expose, forward, socks.
+
+    It is a file of TOML:
 
     \b
         server = "tunnel.example:7443"        # as --to; may be left out

@@ -101,6 +101,7 @@ class Client:
         self._forwards: list[Forward] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._control: Control | None = None
+        self._denied = ""  # why, the last time
         final = (401, 403, ssl.SSLCertVerificationError) if once else ()
         self._dialer = MemberDialer(
             dial=self._dial, timeout=timeout, backoff=backoff, final=final, on_change=on_change
@@ -337,7 +338,10 @@ class Client:
         try:
             return await self._join()
         except (Denied, ssl.SSLCertVerificationError) as exc:
-            logger.warning("the server can't be used: %s", exc)
+            # It is tried again every few seconds, for the same reason mostly.
+            level = logging.DEBUG if str(exc) == self._denied else logging.WARNING
+            logger.log(level, "the server can't be used: %s", exc)
+            self._denied = str(exc)
             # Nothing that a quick try would change.
             exc.retry_after = self._backoff.most  # type: ignore[union-attr]
             raise
@@ -366,6 +370,7 @@ class Client:
         if self._control is not None:
             self._control.say("moved")  # the last server need not listen any more
         self._control = control
+        self._denied = ""
         self._rights = _rights_of(ok)
         answers = ok.fields.get("services", [])
         for fields in answers if isinstance(answers, list) else []:
