@@ -16,7 +16,9 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from muxado.tunnel import Client, ClientState, Server
+from muxado import Backoff, DialerState
+from muxado.tunnel import Client, ClientState, Invitation, Known, Server
+from muxado.tunnel.invitations import new_secret
 from tests.servers import free_port
 
 from .sides import LOCAL, Pair, client, rules, target
@@ -170,3 +172,18 @@ async def test_what_was_denied_is_served_once_the_reason_is_gone(
     assert await answers.get() is None
     assert answers.empty()
     await laptop.__aexit__(None, None, None)
+
+
+async def test_a_denial_is_said_once_and_tried_again(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    places = ((LOCAL, server.port),)
+    unknown = Known("x", Invitation("", places, (server.state.pin,)), new_secret())
+    states: asyncio.Queue[DialerState] = asyncio.Queue()
+    quick = Backoff(first=0.01, most=0.02)
+    async with Client(unknown, backoff=quick, on_change=states.put_nowait):
+        for _ in range(3):
+            while await states.get() != "waiting":
+                pass
+    assert caplog.text.count("the server can't be used") == 1
