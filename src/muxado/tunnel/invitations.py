@@ -104,7 +104,7 @@ class Invitation:
 
     @property
     def scheme(self) -> str:
-        """How the server is reached: ``muxado`` or ``wss``."""
+        """``muxado``, or ``wss`` where the server is reached by WebSockets."""
         return "wss" if self.path else "muxado"
 
     def spent(self) -> Invitation:
