@@ -78,6 +78,18 @@ async def serve_node(url: str) -> None:
         await asyncio.Future()
 
 
+async def serve_entry(url: str) -> None:
+    """Be a server without agents, which passes each stream of its callers on to another one."""
+    async with Node(directory=RedisDirectory(url), peers=None) as node:
+
+        async def enter(stream: muxado.Stream) -> None:
+            await muxado.relay(stream, await node.open("agent", "echo"))
+
+        async with muxado.serve_streams(enter, "127.0.0.1", 0) as server:
+            print(server.addresses[0][1], flush=True)
+            await asyncio.Future()
+
+
 # What is measured
 
 
@@ -99,13 +111,15 @@ async def requests(open_stream: Callable[[], Awaitable[muxado.Stream]], seconds:
     return made
 
 
-async def measure_hop(url: str, seconds: float) -> None:
-    """Compare the server that passes streams on with both ends of a plain session's requests."""
+async def measure_hops(url: str, seconds: float) -> None:
+    """Compare the servers that pass streams on with both ends of a plain session's requests."""
     async with (
         child("plain") as (plain, plain_port),
-        child("node", url) as (relaying, port),
+        child("node", url) as (holder, port),
         child("agent", port),
+        child("entry", url) as (entry, entry_port),
         muxado.connect("127.0.0.1", int(plain_port)) as session,
+        muxado.connect("127.0.0.1", int(entry_port)) as entered,
         Node(directory=RedisDirectory(url), peers=None) as caller,
     ):
 
@@ -115,19 +129,30 @@ async def measure_hop(url: str, seconds: float) -> None:
         async def by_name() -> muxado.Stream:
             return await caller.open("agent", "echo")
 
-        await requests(direct, 0.5)
-        await requests(by_name, 0.5)
-        ratios = []
+        async def through_both() -> muxado.Stream:
+            return entered.open()
+
+        for way in (direct, by_name, through_both):
+            await requests(way, 0.5)
+        ones, twos = [], []
         for _ in range(3):
             before = process_time() + used(plain)
             made = await requests(direct, seconds)
             both = (process_time() + used(plain) - before) / made
-            before = used(relaying)
+            before = used(holder)
             made = await requests(by_name, seconds)
-            hop = (used(relaying) - before) / made
-            ratios.append(hop / both)
-            print(f"plain, both ends: {both * 1e6:.0f} µs; passed on: {hop * 1e6:.0f} µs")
-    print("the server that passes on, by both ends of a plain request:", sorted(ratios)[1])
+            one = (used(holder) - before) / made
+            before = used(holder) + used(entry)
+            made = await requests(through_both, seconds)
+            two = (used(holder) + used(entry) - before) / made
+            ones.append(one / both)
+            twos.append(two / both)
+            print(
+                f"plain, both ends: {both * 1e6:.0f} µs; passed on by one: {one * 1e6:.0f} µs,"
+                f" by two: {two * 1e6:.0f} µs"
+            )
+    print("the server that passes on, by both ends of a plain request:", sorted(ones)[1])
+    print("two of them in sum:", sorted(twos)[1])
 
 
 async def measure_directory(title: str, new: Callable[[], Directory]) -> None:
@@ -175,9 +200,11 @@ async def main(seconds: float) -> None:
             await asyncio.sleep(1)
             memory = MemoryDirectory()
             await measure_directory("memory", lambda: MemoryDirectory(memory))
-            await measure_directory("Redis", lambda: RedisDirectory(f"unix://{socket}"))
-            await measure_directory("NATS", lambda: NatsDirectory("nats://127.0.0.1:14222"))
-            await measure_hop(f"unix://{socket}", seconds)
+            await measure_directory("Redis", lambda: RedisDirectory(f"unix://{socket}", timeout=30))
+            await measure_directory(
+                "NATS", lambda: NatsDirectory("nats://127.0.0.1:14222", timeout=30)
+            )
+            await measure_hops(f"unix://{socket}", seconds)
         finally:
             for process in (redis, nats):
                 process.kill()
@@ -185,11 +212,12 @@ async def main(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1 and sys.argv[1] in ("plain", "agent", "node"):
+    if len(sys.argv) > 1 and sys.argv[1] in ("plain", "agent", "node", "entry"):
         roles: dict[str, Callable[..., Coroutine[None, None, None]]] = {
             "plain": serve_plain,
             "agent": serve_agent,
             "node": serve_node,
+            "entry": serve_entry,
         }
         asyncio.run(roles[sys.argv[1]](*sys.argv[2:]))
     else:

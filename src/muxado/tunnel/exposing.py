@@ -6,7 +6,10 @@ A port has no task: each connection's transport has a relay as its protocol.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +50,7 @@ class Exposure:
         self.held: Held | None = None
         self._server: asyncio.Server | None = None
         self._relays: set[Relay] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[Stream] = set()  # of a private one
 
     @property
@@ -92,13 +96,31 @@ class Exposure:
             self.registration.remove()
             self.registration = None
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            left = [] if cut else [socket.socket(fileno=os.dup(s.fileno())) for s in server.sockets]
+            server.close()
+            for listening in left:
+                self._take_waiting(listening)
         if cut:
             for relay in list(self._relays):
                 relay.cancel()
             for stream in list(self._streams):
                 stream.reset(ErrorCode.STREAM_CANCELLED)
+
+    def _take_waiting(self, listening: socket.socket) -> None:
+        """Take the connections that wait on a listening socket, and close it."""
+        loop = asyncio.get_running_loop()
+        listening.setblocking(False)
+        with listening, contextlib.suppress(OSError):  # there are no more, or no more can be had
+            while True:
+                sock, _ = listening.accept()
+                task = loop.create_task(self._connect(sock), name="muxado tunnel: connection")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it is gone again
+            await asyncio.get_running_loop().connect_accepted_socket(self._arrive, sock)
 
     def _arrive(self) -> asyncio.BaseProtocol:
         return Arrival(self)
