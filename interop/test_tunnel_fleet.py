@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -70,6 +70,19 @@ class Fleet:
         process = await self.start("invite", name, "--state", "s", *allowed)
         return await line_with(process, "muxado://")
 
+    @asynccontextmanager
+    async def asking(self, port: int, at_once: int) -> AsyncIterator[None]:
+        """Make requests while the block runs."""
+        tasks = [asyncio.create_task(self.ask(port)) for _ in range(at_once)]
+        try:
+            yield
+            self.stop.set()
+            await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
     async def ask(self, port: int) -> None:
         """Make requests, one after the other, until told to stop."""
         while not self.stop.is_set():
@@ -82,6 +95,7 @@ class Fleet:
                     writer.close()
             except (OSError, AssertionError) as exc:
                 self.failed.append(exc)
+                await asyncio.sleep(0.05)
             else:
                 self.made += 1
 
@@ -142,16 +156,19 @@ async def test_a_rolling_restart_by_commands_fails_no_request(fleet: Fleet) -> N
             "forward", f"{near}:web", "--to", "-", "--state", "o", said=office
         )
         await line_with(using, "->")
-        asking = [asyncio.create_task(fleet.ask(port)) for port in (public, near) for _ in range(4)]
-        await fleet.more(50)
-        assert fleet.failed == []
-        for at, port in enumerate(ports):
-            servers[at].send_signal(signal.SIGTERM)
-            assert await servers[at].wait() == 0
-            servers[at] = await fleet.server(port)
+        async with fleet.asking(near, 4):
             await fleet.more(50)
-        fleet.stop.set()
-        await asyncio.wait(asking)
+            for at, port in enumerate(ports):
+                servers[at].send_signal(signal.SIGTERM)
+                assert await servers[at].wait() == 0
+                servers[at] = await fleet.server(port)
+                await fleet.more(50)
+        # Its port has gone with the client, from server to server.
+        reader, writer = await asyncio.open_connection(LOCAL, public)
+        writer.write(b"here?")
+        writer.write_eof()
+        assert await reader.read() == b"HERE?"
+        writer.close()
         target.close()
     print(f"{fleet.made} requests made, {len(fleet.failed)} failed")
     assert fleet.failed == []
@@ -171,17 +188,15 @@ async def test_workers_are_one_server_and_one_that_is_killed_comes_back(fleet: F
         await line_with(offering, "private web")
         using = await fleet.start("forward", f"{near}:web", *state)
         await line_with(using, "->")
-        asking = asyncio.create_task(fleet.ask(near))
-        await fleet.more(20)
-        workers = children(server.pid)
-        assert len(workers) == 2
-        for each in workers:
-            os.kill(each, signal.SIGKILL)
-            while len(children(server.pid)) < 2 or each in children(server.pid):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        async with fleet.asking(near, 1):
             await fleet.more(20)
-        fleet.stop.set()
-        await asking
+            workers = children(server.pid)
+            assert len(workers) == 2
+            for each in workers:
+                os.kill(each, signal.SIGKILL)
+                while len(found := children(server.pid)) < 2 or each in found:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+                await fleet.more(20)
         server.send_signal(signal.SIGTERM)
         assert await server.wait() == 0
         target.close()
