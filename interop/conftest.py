@@ -32,7 +32,16 @@ def pytest_configure(config: pytest.Config) -> None:
     scale_timeout(config)
     config.addinivalue_line("markers", "interop: needs the Go toolchain")
     config.addinivalue_line("markers", "big: moves much data, or does something a thousand times")
+    config.addinivalue_line("markers", "slow: takes minutes; runs only if asked for by -m slow")
     config.addinivalue_line("markers", "patience(seconds): may take longer than the others")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" not in str(config.getoption("markexpr")):
+        skip = pytest.mark.skip(reason="runs only if asked for by -m slow")
+        for item in items:
+            if item.get_closest_marker("slow") is not None:
+                item.add_marker(skip)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

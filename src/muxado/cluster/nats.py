@@ -55,7 +55,7 @@ LATE = 1.0
 PAUSE = 1.0
 
 # Seconds in which a server that has just let go of a name may be followed by who has it now.
-SETTLING = 0.05
+SETTLING = 0.5
 
 
 class Question(NamedTuple):
