@@ -40,6 +40,7 @@ __all__ = [
     "next_id",
     "output_done",
     "peer_gone",
+    "pending",
     "pending_resets",
     "probe_times",
     "recently_reset",
@@ -55,31 +56,31 @@ __all__ = [
 
 def streams(core: CoreSession) -> Mapping[int, CoreStream]:
     """The streams that are alive, heartbeats among them."""
-    return core._table.streams
+    return core.table.streams
 
 
 def accept_queue(core: CoreSession) -> Mapping[int, CoreStream]:
     """The streams that wait for `accept`."""
-    return core._table.accept_queue
+    return core.table.accept_queue
 
 
 def incoming(core: CoreSession) -> int:
     """How many streams count in `max_incoming_streams`."""
-    return core._table.incoming
+    return core.table.incoming
 
 
 def heartbeats(core: CoreSession) -> int:
-    return core._table.heartbeats
+    return core.table.heartbeats
 
 
 def next_id(core: CoreSession) -> int:
     """The id of the next stream that is opened."""
-    return core._table.next_id
+    return core.table.next_id
 
 
 def set_next_id(core: CoreSession, stream_id: int) -> int:
     """Have the next stream get an id, as if many had been opened before; return the id."""
-    core._table.next_id = stream_id
+    core.table.next_id = stream_id
     return stream_id
 
 
@@ -88,7 +89,7 @@ def decoder(core: CoreSession) -> Decoder:
 
 
 def liveness(core: CoreSession) -> Liveness:
-    return core._liveness
+    return core.liveness
 
 
 def credit(core: CoreSession) -> CreditEstimator:
@@ -127,31 +128,36 @@ def stuck(core: CoreSession) -> bool:
 
 def recently_reset(core: CoreSession) -> RecentlyReset:
     """The streams this side has reset, as far as they are remembered."""
-    return core._table.resets.recent
+    return core.table.resets.recent
 
 
 def recently_reset_ids(core: CoreSession) -> Sized:
-    return core._table.resets.recent._ids
+    return core.table.resets.recent._ids
+
+
+def pending(core: CoreSession) -> bool:
+    """Whether anything waits to be sent."""
+    return core._sender.pending()
 
 
 def pending_resets(core: CoreSession) -> Mapping[int, int]:
     """The codes of the RSTs that wait to be sent, by stream."""
-    return core._table.resets.waiting
+    return core.table.resets.waiting
 
 
 def scheduled(core: CoreSession) -> int:
     """How many streams have something to send."""
-    return core._table.scheduler.waiting
+    return core.table.scheduler.waiting
 
 
 def probe_times(core: CoreSession) -> Sized:
     """When stalled streams are to be asked after, those among them that stall no more."""
-    return core._table.stalls._times
+    return core.table.stalls._times
 
 
 def peer_gone(core: CoreSession) -> bool:
     """Whether the peer has sent a GOAWAY."""
-    return core.peer_goaway is not None
+    return core.closing.peer_goaway is not None
 
 
 def output_done(core: CoreSession) -> bool:
@@ -161,4 +167,4 @@ def output_done(core: CoreSession) -> bool:
 
 def torn_down(core: CoreSession) -> bool:
     """Whether the transport is to be ended without ceremony."""
-    return core._closing.transport_aborted
+    return core.closing.transport_aborted

@@ -12,8 +12,9 @@ import trio
 
 import muxado
 import muxado.testing
+from muxado.base_session import BaseSession
 from muxado.core import CoreSession
-from muxado.front_end import BaseSession, code_of, log_session_failure
+from muxado.front_end import code_of, log_session_failure
 from muxado.registry import SessionRecord
 from tests.patience import patience
 

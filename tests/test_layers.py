@@ -66,6 +66,16 @@ def test_nothing_outside_the_core_imports_its_insides() -> None:
                 assert not name.startswith("muxado.core."), f"{path.name} imports {name}"
 
 
+def test_what_a_session_s_parts_know_is_only_looked_at_outside_the_core() -> None:
+    for path in FILES:
+        if path.parent != SOURCE / "core":
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+                    part = node.value.attr in ("ledger", "table", "closing", "liveness")
+                    bad = part and isinstance(node.ctx, ast.Store)
+                    assert not bad, f"{path.name} stores {ast.unparse(node)}"
+
+
 def test_the_modules_of_the_core_import_each_other_in_one_direction() -> None:
     graph = {
         f"muxado.core.{path.stem}": {

@@ -18,8 +18,8 @@ import muxado
 import muxado.sync
 import muxado.testing
 import muxado.trio
+from muxado.base_session import BaseSession
 from muxado.core import CoreSession
-from muxado.front_end import BaseSession
 from muxado.registry import Ended, SessionRecord, Sessions, here
 from tests.forking import living_child, needs_fork
 from tests.patience import patience

@@ -222,16 +222,22 @@ def answer(line: bytes) -> dict[str, object]:
     return {"error": "no such question"}
 
 
+def _payload(record: SessionRecord) -> int:
+    """Return how many payload bytes a session has sent and received."""
+    stats = record.core.stats()
+    return stats.bytes_sent + stats.bytes_received
+
+
 def _sessions(most: int) -> dict[str, object]:
     records = here.records()
-    busiest = heapq.nlargest(most, records, key=lambda record: record.core.payload)
+    busiest = heapq.nlargest(most, records, key=_payload)
     return {
         "process": os.getpid(),
         "program": os.path.basename(sys.argv[0]) if sys.argv else "",
         "muxado": __version__,
         "now": time(),
         "count": len(records),
-        "streams": sum(record.core.live_streams for record in records),
+        "streams": sum(record.core.table.live for record in records),
         "sessions": [_session(record) for record in sorted(busiest, key=lambda each: each.number)],
     }
 
@@ -251,7 +257,7 @@ def _streams(number: object, most: int, sort: str) -> dict[str, object]:
     for record in here.records():
         if record.number == number:
             now = record.now()
-            streams = record.core.list_streams()
+            streams = record.core.table.list_streams()
             chosen = heapq.nlargest(most, streams, key=key)
             return {
                 "now": time(),

@@ -20,8 +20,8 @@ from weakref import WeakKeyDictionary
 
 from . import asyncio as on_asyncio
 from . import sync as on_threads
+from .base_stream import give_up
 from .errors import ErrorCode, MuxadoError, UsageError
-from .front_end import give_up
 
 if TYPE_CHECKING:
     from . import trio as on_trio

@@ -210,7 +210,7 @@ def _fields(core: CoreSession, name: str, local: object, peer: object) -> dict[s
 
 
 def _role(core: CoreSession) -> str:
-    return "client" if core.client else "server"
+    return "client" if core.ledger.client else "server"
 
 
 def _called(name: str) -> str:

@@ -76,8 +76,8 @@ class SessionRecord:
         self._lists = [here]
         self._phase = NEW
         # The core's clock may be another one, which can't be asked from everywhere.
-        self._core_opened_at = core.now
-        self._clock_offset = core.now - monotonic()
+        self._core_opened_at = core.ledger.now
+        self._clock_offset = core.ledger.now - monotonic()
 
     @property
     def name(self) -> str:
@@ -95,22 +95,24 @@ class SessionRecord:
     @property
     def key(self) -> Key:
         """The name and the role."""
-        return self._name, "client" if self.core.client else "server"
+        return self._name, "client" if self.core.ledger.client else "server"
 
     @property
     def state(self) -> str:
         """The session's state, in a word."""
-        state = self.core.state
-        return SESSION_STATES[DRAINING if state == RUNNING and self.core.draining else state]
+        state = self.core.ledger.state
+        return SESSION_STATES[
+            DRAINING if state == RUNNING and self.core.closing.draining else state
+        ]
 
     @property
     def last_heard_at(self) -> float:
         """When bytes last came from the peer, in seconds since the epoch."""
-        return self.opened_at + (self.core.heard_at - self._core_opened_at)
+        return self.opened_at + (self.core.liveness.received_at - self._core_opened_at)
 
     def now(self) -> float:
         """Return the time by the core's clock; asked from any thread."""
-        return max(self.core.now, monotonic() + self._clock_offset)
+        return max(self.core.ledger.now, monotonic() + self._clock_offset)
 
     def snapshot(self) -> SessionSnapshot:
         """Return what the session is like."""
@@ -119,7 +121,7 @@ class SessionRecord:
             id=self.number,
             name=name,
             role=role,
-            wire=self.core.wire,
+            wire=self.core.ledger.rules.name,
             state=self.state,
             local_address=self.local_address,
             remote_address=self.remote_address,
@@ -157,13 +159,13 @@ class SessionRecord:
             self._phase = OVER
             for each in self._lists:
                 each.remove(self)
-            self.core.watch_streams(None)
+            self.core.table.watch(None)
             session_ended(self.core, self._name, self.local_address, self.remote_address)
 
     def stream_opened(self, stream: CoreStream) -> None:
         """Log that a stream was opened here or accepted, and log its end when that comes."""
         stream_opened(stream, self._name, self.remote_address)
-        self.core.watch_streams(self._stream_ended)
+        self.core.table.watch(self._stream_ended)
 
     def _stream_ended(self, stream: CoreStream) -> None:
         if stream_log.isEnabledFor(logging.DEBUG):

@@ -7,6 +7,7 @@ import struct
 from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
 from muxado.wire.codec import CREDIT, DATA, GO_AWAY, RESET
+from tests import inside
 
 from ..frames import Frame, read_frames
 
@@ -29,7 +30,7 @@ def wndinc(stream_id: int, increment: int) -> bytes:
     return header(4, 2, 0, stream_id) + struct.pack(">I", increment)
 
 
-def goaway(last_id: int, code: int, text: bytes = b"") -> bytes:
+def goaway(last_id: int, code: int = 0, text: bytes = b"") -> bytes:
     return header(8 + len(text), 3, 0, 0) + struct.pack(">II", last_id, code) + text
 
 
@@ -75,7 +76,7 @@ class Bench:
         parts = []
         while part := self.core.data_to_send(self.now, 65536):
             parts.append(part)
-        assert not self.core.pending()
+        assert not inside.pending(self.core)
         return b"".join(parts)
 
     def frames(self) -> list[Frame]:

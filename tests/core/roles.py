@@ -1,4 +1,4 @@
-"""A bench for both roles: what a test says of a server, said of a client too.
+"""A bench for both roles: a test of a server runs as one of a client too.
 
 Seen from the other role every stream id is one higher: the peer's odd ones become even, and
 this side's even ones odd. So a test speaks of a server's ids only.

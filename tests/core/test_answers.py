@@ -1,4 +1,4 @@
-"""What bad or unusual input draws, row by row (docs/protocol.md section 12)."""
+"""The answers to bad or unusual input, row by row (docs/protocol.md section 12)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_goes_on(bench: RoleBench, bystander: CoreStream) -> None:
     assert bystander.read(6) == b"unread"
     assert inside.unread(bench.core) == 0
     bench.check_echo(bystander)
-    assert bench.core.state == RUNNING
+    assert bench.core.ledger.state == RUNNING
 
 
 def check_ended(bench: RoleBench, bystander: CoreStream, code: int) -> None:
@@ -48,7 +48,7 @@ def check_ended(bench: RoleBench, bystander: CoreStream, code: int) -> None:
     reason = bench.core.reason
     assert reason is not None
     assert (reason.code, reason.by_peer, reason.clean) == (code, False, False)
-    assert bench.core.state == CLOSING
+    assert bench.core.ledger.state == CLOSING
     assert inside.output_done(bench.core)
     assert not inside.streams(bench.core)
     assert bystander.read(6) == b"unread"
@@ -160,7 +160,7 @@ TOLERATED = {
 
 
 @pytest.mark.parametrize("name", TOLERATED)
-def test_unusual_input_draws_no_answer(name: str, client: bool) -> None:
+def test_unusual_input_gets_no_answer(name: str, client: bool) -> None:
     bench, bystander = with_bystander(client)
     bench.hear(*TOLERATED[name])
     assert bench.said() == []
@@ -230,7 +230,7 @@ def test_an_overrunning_syn_leaves_no_stream(client: bool) -> None:
     check_goes_on(bench, bystander)
 
 
-def test_what_a_stream_held_is_let_go_when_it_is_reset_before_accept(client: bool) -> None:
+def test_a_stream_that_is_reset_before_accept_frees_its_memory(client: bool) -> None:
     bench, bystander = with_bystander(client)
     for _ in range(10):
         bench.hear(data(3, bytes(WINDOW), syn=True), rst(3, 6))
@@ -330,7 +330,7 @@ def test_types_that_come_late_do_not_overfill_the_queue(client: bool) -> None:
 
 
 @pytest.mark.parametrize("end", ["eof", "lost", "reset"])
-def test_what_was_held_back_is_parsed_before_the_transport_ends(end: str, client: bool) -> None:
+def test_input_after_a_pause_is_parsed_before_the_transport_ends(end: str, client: bool) -> None:
     bench = RoleBench(Config(accept_backlog=2), client=client)
     core = bench.core
     frames = [data(i, b"x", syn=True) for i in (3, 5, 7, 9, 11)]
@@ -342,7 +342,7 @@ def test_what_was_held_back_is_parsed_before_the_transport_ends(end: str, client
     else:
         core.connection_lost(OSError("reset") if end == "reset" else None, bench.now)
     assert core.reason is not None
-    assert (core.orderly, core.reason.by_peer, core.reason.code) == (True, True, 0)
+    assert (core.closing.orderly, core.reason.by_peer, core.reason.code) == (True, True, 0)
     assert bench.waiting() == [7, 9]
 
 
@@ -431,7 +431,7 @@ def test_a_peer_that_reads_none_of_many_answers_and_falls_silent_is_given_up_in_
     assert inside.torn_down(bench.core)
 
 
-def test_resets_of_our_own_are_no_answers_that_a_peer_has_drawn(client: bool) -> None:
+def test_resets_of_our_own_are_no_answers_that_a_peer_has_provoked(client: bool) -> None:
     bench, bystander = with_bystander(client)
     for number in range(2 * MAX_ANSWERS):
         stream = bench.accepted(data(2003 + 2 * number, syn=True))
@@ -442,7 +442,7 @@ def test_resets_of_our_own_are_no_answers_that_a_peer_has_drawn(client: bool) ->
     check_goes_on(bench, bystander)
 
 
-def test_a_burst_that_draws_many_answers_is_no_flood_if_they_can_be_sent(client: bool) -> None:
+def test_a_burst_that_provokes_many_answers_is_no_flood_if_they_can_be_sent(client: bool) -> None:
     bench, bystander = with_bystander(client)
     core = bench.core
     bench.take(b"".join(data(i) for i in range(2, 30_000, 2)))
@@ -476,7 +476,7 @@ def test_streams_over_the_memory_limit_count_as_a_flood_too(client: bool) -> Non
     check_calmed(bench)
 
 
-def test_refusals_that_draw_an_answer_count_as_a_flood_too(client: bool) -> None:
+def test_refusals_that_provoke_an_answer_count_as_a_flood_too(client: bool) -> None:
     bench = RoleBench(client=client)
     streams = [bench.core.open(eager=True) for _ in range(MAX_ANSWERS + 10)]
     bench.flush()
@@ -512,7 +512,7 @@ def test_streams_reset_after_accept_are_not_counted(client: bool) -> None:
     check_goes_on(bench, bystander)
 
 
-def test_muted_ids_are_bounded(client: bool) -> None:
+def test_recently_reset_ids_are_bounded(client: bool) -> None:
     bench, bystander = with_bystander(client, Config(max_incoming_streams=1))
     for stream_id in range(3, 20_001, 2):
         if stream_id != BYSTANDER:
@@ -557,7 +557,7 @@ def test_the_end_of_the_input_is_quiet_between_frames_with_no_stream_open(client
     bench.core.receive_eof(bench.now)
     assert bench.said() == ["GOAWAY 0 15"]
     assert bench.core.reason is not None
-    assert (bench.core.orderly, bench.core.reason.clean) == (True, False)  # it was not said
+    assert (bench.core.closing.orderly, bench.core.reason.clean) == (True, False)  # it was not said
     with pytest.raises(SessionClosed):
         bench.core.accept()
 

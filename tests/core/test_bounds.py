@@ -1,4 +1,4 @@
-"""What is held is bounded, whatever the peer, the application or the time of day does."""
+"""Memory and work are bounded, whatever the peer or the application does."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_resets_by_the_application_end_the_session_of_a_peer_that_reads_nothing(
     assert bench.said()[-1].endswith(" 10")
 
 
-def test_they_end_it_also_if_the_application_takes_no_look_at_the_queue(client: bool) -> None:
+def test_they_end_it_also_if_the_application_never_looks_at_the_queue(client: bool) -> None:
     bench = RoleBench(Config(max_incoming_streams=100), client=client)
     core = bench.core
     number = 0
@@ -144,7 +144,7 @@ def test_questions_after_stalled_streams_leave_in_pieces_of_the_limit() -> None:
     bench.flush()
     bench.hear(*[data(3 + 2 * number, fin=True) for number in range(3000)])
     assert max(taken(bench, 1200)) <= 1200 + 12
-    assert not bench.core.pending()
+    assert not inside.pending(bench.core)
 
 
 def test_data_passes_the_limit_by_one_frame_at_most() -> None:
@@ -393,7 +393,7 @@ def test_an_ended_session_holds_no_buffers() -> None:
     pair = grown(Config())
     pair.server.connection_lost(None, pair.now)
     assert len(inside.decoder(pair.server)._input) == 0
-    assert pair.server.receive_buffer()  # never empty, for a shell that looks once more
+    assert pair.server.receive_buffer()  # never empty: a front end may look once more
 
 
 def test_what_an_ended_session_brought_can_still_be_read() -> None:

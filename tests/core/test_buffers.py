@@ -33,8 +33,9 @@ def random_chunk(rng: random.Random) -> bytes:
 @pytest.mark.parametrize("seed", range(20))
 def test_what_goes_in_comes_out_however_it_is_cut(seed: int) -> None:
     rng = random.Random(seed)
-    inbox, outbox = Inbox(), Outbox()
-    written, read, sent = bytearray(), bytearray(), bytearray()
+    first = random_chunk(rng)
+    inbox, outbox = Inbox(first), Outbox(first)
+    written, read, sent = bytearray(first), bytearray(), bytearray()
     for _ in range(300):
         if rng.random() < 0.6:
             chunk = random_chunk(rng)
@@ -56,8 +57,8 @@ def test_what_goes_in_comes_out_however_it_is_cut(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_separator_is_found_where_it_is_also_across_chunks(seed: int) -> None:
     rng = random.Random(seed)
-    inbox = Inbox()
-    unread = bytearray()
+    unread = bytearray(random_chunk(rng))
+    inbox = Inbox(bytes(unread))
     for _ in range(200):
         chunk = random_chunk(rng)
         inbox.append(chunk)
@@ -71,9 +72,9 @@ def test_a_separator_is_found_where_it_is_also_across_chunks(seed: int) -> None:
 
 
 def test_a_separator_may_lie_across_many_chunks() -> None:
-    inbox = Inbox()
     big = bytes(2048)
-    for chunk in (big, b"\r", big[:1], b"\r"):  # none of them is joined to the first one
+    inbox = Inbox(big)
+    for chunk in (b"\r", big[:1], b"\r"):  # none of them is joined to the first one
         inbox.append(chunk)
     assert inbox.find(bytes(2) + b"\r\0\r", 0) == 2046
     assert inbox.find(big + b"\r\0\r", 0) == 0
@@ -83,8 +84,7 @@ def test_a_separator_may_lie_across_many_chunks() -> None:
 @pytest.mark.parametrize("left", [1, 100, 20 * KIB, 39 * KIB])
 def test_what_was_read_of_a_chunk_is_given_back(left: int) -> None:
     def work() -> Inbox:
-        inbox = Inbox()
-        inbox.append(bytes(60 * KIB))
+        inbox = Inbox(bytes(60 * KIB))
         while inbox.size > left:
             inbox.read(min(1000, inbox.size - left))
         return inbox
@@ -94,8 +94,8 @@ def test_what_was_read_of_a_chunk_is_given_back(left: int) -> None:
 
 def test_what_was_read_of_a_later_chunk_is_given_back_too() -> None:
     def work() -> Inbox:
-        inbox = Inbox()
-        for _ in range(3):
+        inbox = Inbox(bytes(60 * KIB))
+        for _ in range(2):
             inbox.append(bytes(60 * KIB))
         inbox.read(180 * KIB - 1)
         return inbox
@@ -109,8 +109,8 @@ def test_small_chunks_hold_about_their_bytes(box: type[Inbox] | type[Outbox], si
     total = 32 * KIB if size < 100 else MIB
 
     def work() -> Inbox | Outbox:
-        queue = box()
-        for _ in range(total // size):
+        queue = box(bytes(size))
+        for _ in range(total // size - 1):
             queue.append(bytes(size))
         return queue
 
@@ -119,27 +119,25 @@ def test_small_chunks_hold_about_their_bytes(box: type[Inbox] | type[Outbox], si
 
 def test_small_and_large_chunks_in_turn_hold_about_their_bytes() -> None:
     def work() -> Outbox:
-        outbox = Outbox()
-        for _ in range(500):
-            outbox.append(bytes(2048))
+        outbox = Outbox(bytes(2048))
+        for _ in range(499):
             outbox.append(b"x")
+            outbox.append(bytes(2048))
         return outbox
 
     assert held(work) < 500 * 2049 * 9 // 8 + 2 * KIB
 
 
 def test_long_chunks_are_sent_by_reference() -> None:
-    outbox = Outbox()
     chunk = bytes(MIB)
-    outbox.append(chunk)
+    outbox = Outbox(chunk)
     out: list[bytes | bytearray | memoryview] = []
     outbox.take(MIB, out)
     assert out[0] is chunk
 
 
 def test_small_writes_go_on_while_a_part_of_them_is_held_by_the_output() -> None:
-    outbox = Outbox()
-    outbox.append(b"first")
+    outbox = Outbox(b"first")
     for _ in range(100):
         outbox.append(b"second")
     out: list[bytes | bytearray | memoryview] = []

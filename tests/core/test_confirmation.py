@@ -106,7 +106,7 @@ def test_what_comes_after_the_end_of_the_output_is_thrown_away() -> None:
     for stream_id in range(2, 20_000, 2):
         opening = MUXADO_V2.encoder.data_header(stream_id, 1000, True, False)
         pair.client.receive_data(opening + bytes(1000), pair.now)
-    assert not pair.client.pending()
+    assert not inside.pending(pair.client)
     assert inside.output_done(pair.client)
     assert not inside.torn_down(pair.client)
     assert pair.client.stats().memory_held == 0

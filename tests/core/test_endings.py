@@ -38,10 +38,6 @@ from .peer import PAD, WINDOW, Bench, data, goaway, header, rst, wndinc
 from .roles import RoleBench
 
 
-def farewell(last_id: int, code: int = 0, text: bytes = b"") -> bytes:
-    return goaway(last_id, code, text)
-
-
 def server() -> tuple[Bench, CoreStream]:
     """A server with one open stream of the client."""
     bench = Bench()
@@ -63,8 +59,8 @@ def reason_of(bench: Bench) -> CloseReason:
 def test_go_away_says_so_and_everything_but_new_streams_goes_on() -> None:
     bench, stream = server()
     bench.core.go_away(7, b"busy")
-    assert bench.flush() == farewell(3, 7, b"busy") + PAD
-    assert (bench.core.state, bench.core.reason) == (RUNNING, None)
+    assert bench.flush() == goaway(3, 7, b"busy") + PAD
+    assert (bench.core.ledger.state, bench.core.reason) == (RUNNING, None)
     bench.hear(data(5, b"payload", syn=True))
     assert bench.said() == ["RST 5 5"]
     ours = bench.core.open()
@@ -99,7 +95,7 @@ def test_a_code_has_32_bits(code: int) -> None:
         bench.core.go_away(code)
     with pytest.raises(UsageError):
         bench.core.abort(code, bench.now)
-    assert not bench.core.pending()
+    assert not inside.pending(bench.core)
     assert stream.state == OPEN
     bench.core.go_away(0xFFFFFFFF)
     assert bench.said() == ["GOAWAY 3 4294967295"]
@@ -112,8 +108,8 @@ def test_shut_down_opens_nothing_and_lets_streams_run_to_their_end() -> None:
     bench, stream = server()
     bench.hear(data(5, b"queued", syn=True))
     bench.core.shut_down()
-    assert bench.flush() == farewell(5) + PAD
-    assert bench.core.state == DRAINING
+    assert bench.flush() == goaway(5) + PAD
+    assert bench.core.ledger.state == DRAINING
     with pytest.raises(SessionClosed):
         bench.core.open()
     bench.hear(data(7, syn=True))
@@ -128,7 +124,7 @@ def test_shut_down_opens_nothing_and_lets_streams_run_to_their_end() -> None:
     assert not bench.core.take_events() & DRAINED
     bench.hear(rst(5, 6))
     assert bench.core.take_events() & DRAINED
-    assert (bench.core.state, bench.core.reason) == (DRAINING, None)
+    assert (bench.core.ledger.state, bench.core.reason) == (DRAINING, None)
 
 
 def test_shut_down_without_streams_is_drained_at_once() -> None:
@@ -168,11 +164,11 @@ def test_after_shut_down_close_ends_without_another_goaway() -> None:
 def test_close_with_nothing_queued_says_goaway_without_a_pad() -> None:
     bench, stream = server()
     bench.core.close(bench.now)
-    assert bench.core.pending()
+    assert inside.pending(bench.core)
     assert not inside.output_done(bench.core)
-    assert bench.flush() == farewell(3)
+    assert bench.flush() == goaway(3)
     assert inside.output_done(bench.core)
-    assert bench.core.state == CLOSING
+    assert bench.core.ledger.state == CLOSING
     assert bench.core.take_events() & ENDING
     reason = reason_of(bench)
     assert (reason.code, reason.by_peer, reason.clean, reason.debug) == (0, False, True, b"")
@@ -197,7 +193,7 @@ def test_close_flushes_what_was_written_and_asked_for_while_it_reads_credit() ->
     unannounced = bench.core.open()
     bench.core.close(bench.now)
     raw = bench.flush()
-    assert raw.startswith(farewell(3) + PAD)
+    assert raw.startswith(goaway(3) + PAD)
     assert not inside.output_done(bench.core)
     assert unannounced.finished()
     assert not stream.finished()
@@ -238,7 +234,7 @@ def test_close_gives_up_at_its_timeout() -> None:
     assert inside.torn_down(bench.core)
     assert bench.core.next_deadline() == inf
     bench.core.connection_lost(None, bench.now)
-    assert bench.core.state == ENDED
+    assert bench.core.ledger.state == ENDED
     assert stream.finished()
 
 
@@ -249,10 +245,10 @@ def test_close_ends_at_the_peers_end_of_input() -> None:
     bench.flush()
     assert reason_of(bench).clean
     bench.core.receive_eof(bench.now)
-    assert inside.output_done(bench.core)  # nobody grants credit any more
+    assert inside.output_done(bench.core)  # no more credit will come
     assert not inside.streams(bench.core)
     bench.core.connection_lost(None, bench.now)
-    assert bench.core.state == ENDED
+    assert bench.core.ledger.state == ENDED
     assert not reason_of(bench).clean
     assert "1 stream had not sent everything" in reason_of(bench).message
 
@@ -280,7 +276,7 @@ def test_two_ends_that_close_at_once_end_cleanly() -> None:
         assert inside.output_done(session)
         session.receive_eof(pair.now)
         session.connection_lost(None, pair.now)
-        assert session.state == ENDED
+        assert session.ledger.state == ENDED
         assert session.reason is not None
         assert session.reason.clean
 
@@ -294,7 +290,7 @@ def test_abort_drops_everything_and_says_goaway_if_it_can() -> None:
     stream.write(b"dropped")
     bench.hear(data(99))
     bench.core.abort(2, bench.now)
-    assert bench.flush() == farewell(5, 2)
+    assert bench.flush() == goaway(5, 2)
     assert inside.torn_down(bench.core)
     assert not inside.streams(bench.core)
     reason = reason_of(bench)
@@ -304,7 +300,7 @@ def test_abort_drops_everything_and_says_goaway_if_it_can() -> None:
             use()
         assert caught.value.code == 2
     bench.core.connection_lost(OSError("aborted"), bench.now)
-    assert (bench.core.state, bench.core.reason) == (ENDED, reason)
+    assert (bench.core.ledger.state, bench.core.reason) == (ENDED, reason)
 
 
 def test_abort_cuts_a_close_short() -> None:
@@ -340,7 +336,7 @@ def test_every_ending_may_follow_every_other_and_itself(first: str, second: str)
     for name in (first, first, second, second, first):
         CALLS[name](bench)
         rank = max(rank, list(CALLS).index(name))
-        assert bench.core.state == (RUNNING, DRAINING, CLOSING, CLOSING)[rank]
+        assert bench.core.ledger.state == (RUNNING, DRAINING, CLOSING, CLOSING)[rank]
     goaways = [line for line in bench.said() if line.startswith("GOAWAY")]
     if "abort" in (first, second):
         assert goaways[-1] == "GOAWAY 3 2"
@@ -352,11 +348,11 @@ def test_every_ending_may_follow_every_other_and_itself(first: str, second: str)
     for _ in range(2):
         bench.core.receive_eof(bench.now)
         bench.core.connection_lost(None, bench.now)
-        assert bench.core.state == ENDED
+        assert bench.core.ledger.state == ENDED
         assert reason in (None, bench.core.reason)
     for name in CALLS:
         CALLS[name](bench)
-    assert bench.core.state == ENDED
+    assert bench.core.ledger.state == ENDED
     assert not inside.streams(bench.core)
 
 
@@ -366,14 +362,14 @@ def test_every_ending_may_follow_every_other_and_itself(first: str, second: str)
 def test_a_goaway_alone_ends_nothing() -> None:
     bench, stream = server()
     bench.hear(goaway(0, 7, b"why") + PAD)
-    assert (bench.core.state, bench.core.reason, bench.said()) == (RUNNING, None, [])
+    assert (bench.core.ledger.state, bench.core.reason, bench.said()) == (RUNNING, None, [])
     with pytest.raises(PeerGone) as caught:
         bench.core.open()
     assert caught.value.code == 7
     assert caught.value.reason is not None
     assert (caught.value.reason.code, caught.value.reason.debug) == (7, b"why")
     assert "why" in str(caught.value)
-    assert bench.core.peer_goaway == (7, b"why")
+    assert bench.core.closing.peer_goaway == (7, b"why")
     bench.accepted(data(5, b"the peer may still open streams", syn=True))
     bench.check_echo(stream)
 
@@ -390,9 +386,9 @@ def test_a_goaway_0_and_then_the_end_is_clean(last: str) -> None:
     bench.core.connection_lost(ConnectionResetError() if last == "reset" else None, bench.now)
     reason = reason_of(bench)
     assert (reason.code, reason.debug, reason.by_peer) == (0, b"bye", True)
-    assert bench.core.orderly
+    assert bench.core.closing.orderly
     assert reason.clean == (last != "eof inside a frame")  # which brought bytes that were not read
-    assert bench.core.state == ENDED
+    assert bench.core.ledger.state == ENDED
     with pytest.raises(SessionClosed):
         stream.write(b"x")
     with pytest.raises(SessionClosed):
@@ -414,7 +410,7 @@ def test_a_said_end_that_cuts_a_stream_is_orderly_but_not_clean(cut: str) -> Non
     CUTS[cut](bench, stream)
     bench.hear(goaway(0, 0))
     bench.core.receive_eof(bench.now)
-    assert (reason_of(bench).clean, bench.core.orderly) == (False, True)
+    assert (reason_of(bench).clean, bench.core.closing.orderly) == (False, True)
     assert "cut 1 stream off" in reason_of(bench).message
 
 
@@ -424,7 +420,7 @@ def test_a_close_that_cuts_a_stream_is_not_clean(cut: str) -> None:
     CUTS[cut](bench, stream)
     bench.core.close(bench.now)
     bench.core.connection_lost(None, bench.now)
-    assert (reason_of(bench).clean, bench.core.orderly) == (False, True)
+    assert (reason_of(bench).clean, bench.core.closing.orderly) == (False, True)
 
 
 def test_what_has_both_its_ends_is_not_cut_though_unread() -> None:
@@ -452,7 +448,7 @@ def test_a_close_after_a_goaway_with_a_code_ends_with_that_code() -> None:
     bench.core.close(bench.now)
     reason = reason_of(bench)
     assert (reason.code, reason.debug, reason.clean) == (403, b"not allowed", False)
-    assert bench.core.orderly
+    assert bench.core.closing.orderly
 
 
 @pytest.mark.parametrize("code", [2, 6, 10, 403])
@@ -534,9 +530,9 @@ def test_eof_with_a_stream_open_is_not_clean() -> None:
             use()
         assert type(caught.value) is SessionError
         assert caught.value.code == 15
-    assert bench.core.state == CLOSING
+    assert bench.core.ledger.state == CLOSING
     bench.core.connection_lost(None, bench.now)
-    assert bench.core.state == ENDED
+    assert bench.core.ledger.state == ENDED
 
 
 def test_eof_after_everything_was_done_is_quiet_and_unread_data_stays_readable() -> None:
@@ -545,7 +541,7 @@ def test_eof_after_everything_was_done_is_quiet_and_unread_data_stays_readable()
     stream.finish()
     bench.flush()
     bench.core.receive_eof(bench.now)
-    assert (bench.core.orderly, reason_of(bench).clean) == (True, False)
+    assert (bench.core.closing.orderly, reason_of(bench).clean) == (True, False)
     assert (drain(stream), stream.at_eof()) == (b"unread", True)
 
 
@@ -556,7 +552,7 @@ def test_losing_the_transport_is_an_error_that_names_the_cause() -> None:
     reason = reason_of(bench)
     assert (reason.code, reason.by_peer, reason.clean) == (255, True, False)
     assert reason.exception is cause
-    assert bench.core.state == ENDED
+    assert bench.core.ledger.state == ENDED
     assert bench.core.take_events() & ENDING
     with pytest.raises(SessionError, match="connection reset"):
         stream.read(1)

@@ -72,7 +72,7 @@ def test_streams_wait_while_the_accept_queue_is_full() -> None:
     go_on(core)
     assert held(core)
     assert not core.paused  # or the front end would turn and turn
-    assert core.acceptable == 2
+    assert core.table.acceptable == 2
     for stream_id in ids:
         stream = accept(core)
         go_on(core)
@@ -91,10 +91,10 @@ def test_a_reader_does_not_wait_for_what_is_behind_a_stream_that_waits() -> None
     go_on(core)
     first = accept(core)
     go_on(core)
-    assert core.acceptable == 1
+    assert core.table.acceptable == 1
     first.read_waiter = object()
     go_on(core)
-    assert core.acceptable == 3
+    assert core.table.acceptable == 3
     assert held(core)
     accept(core).close()
     core.data_to_send(NOW, 1000)
@@ -154,7 +154,7 @@ def test_a_reader_that_wants_more_than_the_memory_is_told() -> None:
     stream.claim(2000)
     core.receive_data(data(3, bytes(900)), NOW)
     with pytest.raises(ProtocolError, match="max_receive_memory"):
-        raise core.failure()
+        raise core.ledger.failure()
     assert core.reason is not None
     assert core.reason.code == ErrorCode.ENHANCE_YOUR_CALM
 
@@ -220,7 +220,7 @@ def test_a_stream_that_is_closed_while_its_data_waits_holds_nothing_up() -> None
     core.receive_data(syn(7), NOW)  # as far as the front end has read already
     assert core.accept() is None
     other.close()
-    accepted = core.list_streams()[0]
+    accepted = core.table.list_streams()[0]
     assert drain(accepted) == bytes(90)
     go_on(core)
     assert accept(core).stream_id == 7
@@ -257,4 +257,4 @@ def test_a_session_that_takes_no_streams_ends_if_one_is_opened() -> None:
     core = session(max_incoming_streams=0)
     core.receive_data(syn(3), NOW)
     with pytest.raises(ProtocolError, match="max_incoming_streams is 0"):
-        raise core.failure()
+        raise core.ledger.failure()

@@ -334,13 +334,13 @@ def test_a_frame_in_a_state(state: str, frame: str, client: bool) -> None:
     assert bystander.read(6) == b"unread"
     if answer.startswith("GOAWAY"):
         assert said == [f"GOAWAY {BYSTANDER} 1"]
-        assert bench.core.state == CLOSING
+        assert bench.core.ledger.state == CLOSING
         assert bench.core.reason is not None
         assert (bench.core.reason.code, bench.core.reason.by_peer) == (1, False)
         assert error(bystander.failure()) == "ProtocolError:1"
     else:
         assert said == ([] if answer == "-" else [answer.replace(":", f" {stream_id} ")])
-        assert bench.core.state == RUNNING
+        assert bench.core.ledger.state == RUNNING
         bench.check_echo(bystander)
 
 

@@ -268,7 +268,7 @@ class TwoSessions(RuleBasedStateMachine):
         for core in self.cores:
             assert not inside.streams(core)
             assert not inside.accept_queue(core)
-            assert not core.pending()
+            assert not inside.pending(core)
             assert inside.unread(core) == 0
             assert core.stats().bytes_queued == 0
         for talk in self.talks:

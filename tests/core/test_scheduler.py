@@ -237,7 +237,7 @@ def test_streams_of_one_priority_share_what_it_gets() -> None:
     assert [taken[stream.stream_id] for stream in highs] == [225, 225]
 
 
-def test_a_lower_priority_has_everything_while_nobody_higher_waits() -> None:
+def test_a_lower_priority_has_everything_while_no_higher_one_waits() -> None:
     bench = client()
     low, high = opened(bench, -8), opened(bench, 7)
     low.write(bytes(MIB))
@@ -270,7 +270,7 @@ def test_setting_the_priority_neither_loses_nor_doubles_a_turn() -> None:
         stream.set_priority(priority)
     other.set_priority(2)  # has nothing to send
     assert bench.said() == ["DATA 3 9"]
-    assert not bench.core.pending()
+    assert not inside.pending(bench.core)
     other.write(b"x")
     assert bench.said() == ["DATA 5 1"]
 

@@ -38,13 +38,13 @@ def test_bytes_each_way_are_those_that_were_moved() -> None:
     assert near.bytes_sent - opened == far.bytes_received - opened == moved
     assert near.bytes_received == far.bytes_sent == 12
     assert pair.client.stats().bytes_sent == near.bytes_sent
-    assert pair.server.payload == far.bytes_sent + far.bytes_received
+    assert pair.server.stats().bytes_received == far.bytes_received
 
 
 def test_credit_beyond_every_bound_is_no_byte_sent() -> None:
     bench = Bench()
     bench.hear(data(3, syn=True))
-    (stream,) = bench.core.list_streams()
+    (stream,) = bench.core.table.list_streams()
     for _ in range(3):
         inside.credit_received(bench.core, stream, 1 << 60)
     assert stream.bytes_sent == 0
@@ -57,7 +57,7 @@ def test_a_snapshot_tells_what_a_stream_waits_for() -> None:
     near.write(bytes(1500))
     assert look(pair, near).waits_for == ("turn",)
     pair.run()
-    (far,) = pair.server.list_streams()
+    (far,) = pair.server.table.list_streams()
     seen = look(pair, near)
     assert (seen.direction, seen.state, seen.queued, seen.waits_for) == (
         "out",
@@ -83,7 +83,7 @@ def test_a_snapshot_tells_what_a_stream_waits_for() -> None:
 def test_an_untyped_stream_waits_for_its_type() -> None:
     bench = Bench(config=Config(typed=True))
     bench.hear(data(3, b"\0\0", syn=True))
-    (stream,) = bench.core.list_streams()
+    (stream,) = bench.core.table.list_streams()
     assert stream.snapshot(bench.now).waits_for == ("type",)
     bench.hear(data(3, b"\0\7"))
     assert stream.snapshot(bench.now).type == 7
@@ -92,13 +92,13 @@ def test_an_untyped_stream_waits_for_its_type() -> None:
 def test_heartbeats_are_no_streams() -> None:
     bench = Bench(config=Config(typed=True))
     bench.hear(data(3, b"\xff\xff\xff\xff", syn=True))
-    assert bench.core.list_streams() == []
+    assert bench.core.table.list_streams() == []
 
 
 def test_ended_streams_are_told_of_once() -> None:
     pair = Pair()
     ended: list[int] = []
-    pair.server.watch_streams(lambda stream: ended.append(stream.stream_id))
+    pair.server.table.watch(lambda stream: ended.append(stream.stream_id))
     near, far = pair.open_pair()
     other, _ = pair.open_pair()
     unaccepted = pair.client.open(eager=True)
@@ -110,7 +110,7 @@ def test_ended_streams_are_told_of_once() -> None:
     assert ended == [near.stream_id]
     pair.server.abort(2, pair.now)
     assert ended == [near.stream_id, other.stream_id]
-    pair.server.watch_streams(None)
+    pair.server.table.watch(None)
 
 
 def test_resets_and_refusals_are_counted_by_code() -> None:
@@ -143,14 +143,14 @@ def test_a_peer_can_not_make_the_counts_grow() -> None:
 def test_what_was_heard_last_is_known(client: bool) -> None:
     bench = Bench(client=client)
     begun = bench.now
-    assert bench.core.heard_at == begun
+    assert bench.core.liveness.received_at == begun
     bench.now += 5
-    assert bench.core.heard_at == begun
+    assert bench.core.liveness.received_at == begun
     bench.hear(data(9999999, b""))
-    assert bench.core.heard_at == begun + 5
+    assert bench.core.liveness.received_at == begun + 5
 
 
-# What looking costs while nobody looks
+# What snapshots cost while none is taken
 
 CORE = Path(muxado.core.__file__).parent
 LOOKED_AT = {"granted", "given", "opened_at"}
@@ -198,7 +198,7 @@ def test_a_stream_grows_by_three_words() -> None:
     assert sys.getsizeof(With()) - sys.getsizeof(Without()) == 3 * struct.calcsize("P")
     pair = Pair()
     near, _ = pair.open_pair()
-    size = pair.client.config.initial_window
+    size = pair.client.ledger.config.initial_window
     # An idle stream shares its numbers with the settings.
     assert near.granted is size
     assert near.given is size

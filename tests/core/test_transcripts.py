@@ -414,7 +414,7 @@ def test_a_sender_waits_for_credit() -> None:
     """Not one byte goes out above the initial window before the peer grants some."""
     replay = Replay("flow-control-1mib", client=True)
     assert len(replay.payload_sent()[3]) == 262_144
-    assert not replay.core.pending()
+    assert not inside.pending(replay.core)
     replay.core.receive_data(MUXADO_V2.encoder.credit(3, 1000), NOW)
     replay.flush()
     assert len(replay.payload_sent()[3]) == 262_144 + 1000

@@ -64,7 +64,7 @@ def test_300_streams_are_echoed(wire: str, cut: object) -> None:
                 back[stream] += data
     assert back == sent
     pair.run()
-    assert pair.client.live_streams == pair.server.live_streams == 0
+    assert pair.client.table.live == pair.server.table.live == 0
     ids = [stream.stream_id for stream in taken]
     assert ids == sorted(ids)
 
@@ -198,7 +198,7 @@ def test_v1_ids_must_rise() -> None:
     core = session("muxado-v1")
     core.receive_data(bytes.fromhex("0000000100000005 0000000100000003"), NOW)
     with pytest.raises(ProtocolError, match="does not rise"):
-        raise core.failure()
+        raise core.ledger.failure()
 
 
 # yamux
@@ -219,7 +219,7 @@ def test_yamux_a_stream_is_acknowledged_when_it_is_accepted() -> None:
     core.receive_data(yamux(1, 1, 1), NOW)
     assert yamux(1, 2, 1) not in said(core)
     core.accept()
-    assert core.tells_at_once
+    assert core.ledger.rules.opens_apart
     assert said(core).startswith(yamux(1, 2, 1))
 
 
@@ -263,7 +263,7 @@ def test_yamux_a_goaway_with_an_error_ends_at_once() -> None:
     core = session("yamux", client=True)
     core.receive_data(yamux(3, 0, 0, 1), NOW)
     with pytest.raises(ProtocolError):
-        raise core.failure()
+        raise core.ledger.failure()
 
 
 @pytest.mark.parametrize("wire", ["yamux", "smux-v2"])
@@ -326,7 +326,7 @@ def test_smux_v1_lets_any_number_of_bytes_out_and_in_on_a_stream() -> None:
     while stream.read(1 << 20):
         assert said(core) == b""  # nothing is granted, as nothing was spent
     assert (stream.bytes_sent, stream.bytes_received) == (3_000_000, 50 * 65535)
-    assert core.config.initial_window is None
+    assert core.ledger.config.initial_window is None
     with pytest.raises(UsageError, match="absent"):
         Config(wire="smux-v1", initial_window=1 << 16)
 
@@ -358,8 +358,8 @@ def test_a_server_takes_the_wire_of_its_client(wire: str, cut: object) -> None:
     far = pair.server.accept()
     assert far is not None
     assert far.read(100) == b"hello"
-    assert pair.server.config.wire == wire
-    assert pair.server.config.initial_window == pair.client.config.initial_window
+    assert pair.server.ledger.config.wire == wire
+    assert pair.server.ledger.config.initial_window == pair.client.ledger.config.initial_window
     back = pair.server.open()
     back.write(b"back")
     pair.run()
@@ -377,18 +377,18 @@ def test_a_client_that_says_nothing_is_waited_for_so_long() -> None:
         assert core.data_to_send(now, 1000) == b""
     assert now - NOW < 10
     with pytest.raises(PeerTimeout):
-        raise core.failure()
+        raise core.ledger.failure()
 
 
 def test_a_client_of_no_known_wire_is_told_apart() -> None:
     core = session("auto")
     core.receive_data(b"\x03" * 8, NOW)
     with pytest.raises(ProtocolError, match="no wire that is known"):
-        raise core.failure()
+        raise core.ledger.failure()
     other = session("auto")
     other.receive_data(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", NOW)
     with pytest.raises(ProtocolError, match="HTTP"):
-        raise other.failure()
+        raise other.ledger.failure()
 
 
 def test_a_client_must_say_its_wire() -> None:

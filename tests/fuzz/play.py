@@ -135,7 +135,7 @@ class Play:
     def accept(self, value: int) -> None:
         stream = self.core.accept()
         if stream is not None:
-            assert not (stream.type is None and self.core.config.typed)
+            assert not (stream.type is None and self.core.ledger.config.typed)
             self.keep(stream)
 
     def write(self, value: int) -> None:
@@ -216,7 +216,7 @@ class Play:
     def check(self) -> None:
         """Check that what is held is within the limits, and that the books agree."""
         core = self.core
-        config = core.config
+        config = core.ledger.config
         waiters = core.take_wakes()
         assert waiters == []
         core.take_events()
@@ -249,7 +249,7 @@ class Play:
         core = self.core
         reason = core.reason
         assert reason is not None
-        assert core.state >= CLOSING
+        assert core.ledger.state >= CLOSING
         assert len(reason.debug) <= 1024
         if not reason.by_peer and not self.aborted:
             assert reason.code in ENDS or reason.code == self.said
@@ -261,7 +261,7 @@ class Play:
         self.flush(8)
         self.check()
         assert core.reason is not None
-        assert core.state == ENDED
+        assert core.ledger.state == ENDED
         assert not inside.streams(core)
         assert (inside.incoming(core), inside.heartbeats(core)) == (0, 0)
         assert core.next_deadline() == float("inf")

@@ -56,7 +56,7 @@ class Rules:
 
     def __init__(self, core: CoreSession) -> None:
         self.core = core
-        self.window = core.config.initial_window or 0
+        self.window = core.ledger.config.initial_window or 0
         self.parity = inside.next_id(core) % 2
         self.heard = FrameReader()
         self.spoken = FrameReader()
@@ -95,7 +95,7 @@ class Rules:
             reason = self.core.reason
             if frame.code not in self.announced:
                 assert reason is not None, "a GOAWAY, and the session goes on"
-                late = self.core.closed_here and frame.code in FAULTS
+                late = self.core.ledger.closed_here and frame.code in FAULTS
                 assert frame.code == reason.code or late
             return
         assert 1 <= stream_id <= LAST_ID

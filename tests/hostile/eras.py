@@ -175,7 +175,7 @@ class Era:
 
     def idle(self) -> bool:
         """Return whether nothing is on its way, or about to be."""
-        pending = any(core.pending() for core in self.sides)
+        pending = any(inside.pending(core) for core in self.sides)
         return not self.talks and not pending and not any(self.under_way)
 
     def end(self, error: OSError | None) -> None:

@@ -76,10 +76,10 @@ def check_cut_off(scenario: str, client: bool, place: int, end: Callable[[Replay
         for read in replay.reads(piece):
             replay.core.receive_data(read, NOW)
             replay.turn()
-    closed_here = replay.core.closed_here
+    closed_here = replay.core.ledger.closed_here
     end(replay)
     last_turn(replay)
-    assert replay.core.state == ENDED
+    assert replay.core.ledger.state == ENDED
     assert not inside.streams(replay.core)
     assert not replay.sent.failed
     assert not replay.sent.decoder.inside_frame()
@@ -122,9 +122,9 @@ def check_delivered(replay: Replay, heard: FrameReader) -> None:
         payload = b"".join(frame.body for frame in frames)[prefix:]
         if stream_id not in app.read:
             typeless = prefix > len(b"".join(frame.body for frame in frames))
-            assert replay.core.closed_here or stream_id in app.script.refused or typeless
+            assert replay.core.ledger.closed_here or stream_id in app.script.refused or typeless
             continue
-        if not replay.core.closed_here:
+        if not replay.core.ledger.closed_here:
             assert app.read[stream_id] == payload
         complete = frames[-1].fin and len(frames[-1].body) == frames[-1].length
         if complete and replay.opens:

@@ -41,4 +41,4 @@ def check_ended(target: Target, code: int) -> None:
     if not target.peer_reads:
         last = read_frames([core.data_to_send(target.now, 65536)])[-1]
         assert (last.kind, last.code) == (GO_AWAY, code)
-    assert not core.pending()
+    assert not inside.pending(core)

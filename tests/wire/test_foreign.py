@@ -171,7 +171,7 @@ def test_a_session_ends_with_the_name(opening: str, client: bool) -> None:
     assert core.reason.message == recognise(data)
     assert name in core.reason.message
     assert core.reason.code == ErrorCode.PROTOCOL_ERROR
-    assert isinstance(core.failure(), ProtocolError)
+    assert isinstance(core.ledger.failure(), ProtocolError)
     assert inside.torn_down(core)
     assert core.data_to_send(3.0, 65536) == b""
 
@@ -203,5 +203,5 @@ def test_a_first_frame_that_is_cut_off_is_not_another_protocol(
         core.receive_data(vector.wire[:length], 1.0)
         core.receive_eof(2.0)
         assert core.reason is not None
-        assert isinstance(core.failure(), SessionError)
+        assert isinstance(core.ledger.failure(), SessionError)
         assert not inside.torn_down(core), f"cut off after {length} bytes"

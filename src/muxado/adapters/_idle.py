@@ -9,7 +9,7 @@ import threading
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from ..front_end import BaseSession
+from ..base_session import BaseSession
 
 __all__ = ["close_idle_when_draining"]
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import asyncio as on_asyncio
 from .. import sync
+from ..base_stream import give_up
 from ..errors import MuxadoError
 from ..extras import needs
-from ..front_end import give_up
 from ._idle import close_idle_when_draining
 
 with needs("httpcore"):

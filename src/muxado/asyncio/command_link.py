@@ -42,7 +42,7 @@ class CommandLink(TransportLink):
 
     def _orderly(self) -> bool:
         core = self._driver.core
-        return core.reason is not None or core.peer_goaway is not None
+        return core.reason is not None or core.closing.peer_goaway is not None
 
     def _ended(self, exc: Exception | None) -> None:
         if not self._over:

@@ -195,7 +195,7 @@ class Driver(BaseDriver):
         """Take in bytes that were put into the core's receive buffer."""
         core = self.core
         core.bytes_received(count, monotonic())
-        self._alone = core.woken + core.acceptable == 1
+        self._alone = len(core.ledger.wakes) + core.table.acceptable == 1
         self.flush()
 
     def received_data(self, data: bytes) -> None:

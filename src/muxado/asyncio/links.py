@@ -275,7 +275,7 @@ class ReaderWriterLink:
             self._closing = True
             if not self._ended:
                 self._driver.loop.call_later(
-                    self._driver.core.config.close_timeout, self._fail, exc
+                    self._driver.core.ledger.config.close_timeout, self._fail, exc
                 )
                 return
             self._fail(exc)

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable
 from ssl import SSLContext, create_default_context
 from typing import Any, TypeVar
 
+from ..base_session import BaseSession
 from ..core import CoreStream
 from ..errors import ErrorCode, SessionError, UsageError
-from ..front_end import BaseSession, ended_in_order
+from ..front_end import ended_in_order
 from .driver import Driver
 from .stream import Stream
 from .transport import StreamTransport, for_a_future

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from ..base_stream import give_up
 from ..errors import ErrorCode, MuxadoError
-from ..front_end import give_up
 from ..relaying import PIECE, RelayResult, arm_reset, code_of_loss, code_of_reset, reads_no_more
 from .links import Reader, Writer, take_over, transport_under
 from .stream import Stream

@@ -125,7 +125,7 @@ class Session(ProtocolStreams):
         finally:
             self._serving.remove(handlers)
         if not self._ended_in_order():
-            raise self._core.failure()
+            raise self._core.ledger.failure()
 
     def _wrap(self, stream: CoreStream) -> Stream:
         return Stream(self, self._driver, stream)
@@ -163,7 +163,7 @@ class Session(ProtocolStreams):
         self._driver.flush()
         while not core.pong(number):
             await self._wait()
-        return core.rtt
+        return core.liveness.rtt
 
     def _connection_info(self, name: str, default: Any) -> Any:
         return ask(self._driver.link, name, default)
@@ -244,7 +244,7 @@ class Session(ProtocolStreams):
                 handlers.start()
             if self._context is not None:
                 self._context.copy().run(self._deliver)
-            self._acceptors.wake(self._core.acceptable)
+            self._acceptors.wake(self._core.table.acceptable)
         if events & DRAINED:
             self._drained = True
         if events & GOAWAY:

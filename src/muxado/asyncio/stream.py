@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ..base_stream import BaseStream, give_up
 from ..core import CLOSED, IDLE, CoreStream
 from ..errors import ErrorCode, StreamBusy
-from ..front_end import BaseStream, as_bytes, code_of, give_up
+from ..front_end import as_bytes, code_of
 from .driver import Driver
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class Stream(BaseStream["Session"]):
         core = self._core
         if self._reading:
             raise self._busy()
-        limit = self._driver.core.config.read_limit
+        limit = self._driver.core.ledger.config.read_limit
         searched = 0
         while True:
             length, searched = core.find(separator, searched)

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
 
+from ..base_stream import give_up
 from ..core import CLOSED, CoreStream
 from ..errors import MuxadoError
-from ..front_end import code_of, give_up, log_stream_failure
+from ..front_end import code_of, log_stream_failure
 from .driver import Driver
 from .stream import Stream
 
@@ -61,7 +62,7 @@ class StreamHandlers:
         core = self._driver.core
         create_task = self._driver.loop.create_task
         tasks = self._tasks
-        while core.acceptable and (self._limit is None or len(tasks) < self._limit):
+        while core.table.acceptable and (self._limit is None or len(tasks) < self._limit):
             accepted = core.accept()
             assert accepted is not None
             stream = self._wrap(accepted)

@@ -9,9 +9,10 @@ from asyncio.transports import _FlowControlMixin
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..base_session import BaseSession
 from ..core import CLOSED, CoreStream
 from ..errors import ErrorCode, MuxadoError, StreamReset, code_name
-from ..front_end import BaseSession, as_bytes, code_of
+from ..front_end import as_bytes, code_of
 from .driver import Driver
 
 __all__ = ["StreamTransport"]
@@ -67,7 +68,7 @@ class StreamTransport(_FlowControlMixin):
         self._protocol = protocol
         self._on_lost = on_lost
         super().__init__(None, driver.loop)
-        self.set_write_buffer_limits(self._driver.core.config.write_high_water)
+        self.set_write_buffer_limits(self._driver.core.ledger.config.write_high_water)
         driver.call_soon(self._start, started)
 
     def __repr__(self) -> str:
@@ -111,7 +112,7 @@ class StreamTransport(_FlowControlMixin):
                 self._lose(exc)
             else:
                 self._deliver_eof()
-        elif core.state == CLOSED or self._driver.core.closed_here:
+        elif core.state == CLOSED or self._driver.core.ledger.closed_here:
             self._lose(core.failure())
         elif core.read_waiter is None:
             core.announce()
@@ -300,7 +301,7 @@ class StreamTransport(_FlowControlMixin):
         if self._lost:
             return
         core = self._core
-        ended = core.finished() if self._closing else self._driver.core.closed_here
+        ended = core.finished() if self._closing else self._driver.core.ledger.closed_here
         if core.state == CLOSED or ended:
             self._ended()
             return
@@ -320,10 +321,10 @@ class StreamTransport(_FlowControlMixin):
                 core.outcome()
                 core.check_end()
                 return
-            if self._driver.core.closed_here:
+            if self._driver.core.ledger.closed_here:
                 core.check_end()
         except MuxadoError as exc:
-            if self._driver.core.closed_here or self._has_read_all():
+            if self._driver.core.ledger.closed_here or self._has_read_all():
                 self._lose(exc)
             return
         if self._has_read_all():

@@ -19,8 +19,8 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
+from ..base_stream import give_up
 from ..errors import ErrorCode, MuxadoError
-from ..front_end import give_up
 from ..relaying import (
     LINGER,
     PIECE,

@@ -11,12 +11,14 @@ Bring your own I/O::
     for waiter in core.take_wakes(): ...                 # and what to wake
 
 What else a front end needs is here too, and nothing of the modules below is for it: the events
-of `CoreSession.take_events`, the steps of `CoreSession.output_step`, and the states of sessions
-and streams. See docs/architecture.md for how a front end drives it.
+of `CoreSession.take_events`, the steps of `CoreSession.output_step`, the states of sessions and
+streams, and the parts of a session that are asked for what they know: its `Ledger`, `StreamTable`,
+`Closing` and `Liveness`. See docs/architecture.md for how a front end drives it.
 """
 
-from .closing import ABORT, CLOSE, HALF_CLOSE, NOTHING, WRITE
-from .ledger import ACCEPTABLE, ANSWERED, DRAINED, ENDING, GOAWAY
+from .closing import ABORT, CLOSE, HALF_CLOSE, NOTHING, WRITE, Closing
+from .ledger import ACCEPTABLE, ANSWERED, DRAINED, ENDING, GOAWAY, Ledger
+from .liveness import Liveness
 from .memory_pool import MemoryPool
 from .session import CoreSession
 from .states import (
@@ -34,6 +36,7 @@ from .states import (
 )
 from .stats import SessionStats, StreamSnapshot
 from .stream import CoreStream
+from .stream_table import StreamTable
 
 __all__ = [
     "ABORT",
@@ -57,9 +60,13 @@ __all__ = [
     "SESSION_STATES",
     "STREAM_STATES",
     "WRITE",
+    "Closing",
     "CoreSession",
     "CoreStream",
+    "Ledger",
+    "Liveness",
     "MemoryPool",
     "SessionStats",
     "StreamSnapshot",
+    "StreamTable",
 ]

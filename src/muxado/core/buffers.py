@@ -23,10 +23,11 @@ class Inbox:
 
     __slots__ = ("_chunks", "_offset", "size")
 
-    def __init__(self) -> None:
-        self._chunks: list[bytes | bytearray] = []
+    def __init__(self, chunk: bytes) -> None:
+        """Begin with the first bytes, one at least."""
+        self._chunks: list[bytes | bytearray] = [chunk]
         self._offset = 0  # of the first unread byte in the first chunk
-        self.size: int = 0
+        self.size: int = len(chunk)
 
     def append(self, chunk: bytes) -> None:
         """Add bytes at the end."""
@@ -128,10 +129,11 @@ class Outbox:
 
     __slots__ = ("_chunks", "_offset", "size")
 
-    def __init__(self) -> None:
-        self._chunks: list[bytes | bytearray] = []
+    def __init__(self, chunk: bytes) -> None:
+        """Begin with the first bytes, one at least."""
+        self._chunks: list[bytes | bytearray] = [chunk]
         self._offset = 0  # of the first unsent byte in the first chunk
-        self.size: int = 0
+        self.size: int = len(chunk)
 
     def append(self, chunk: bytes) -> None:
         """Add bytes at the end."""

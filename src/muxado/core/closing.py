@@ -11,8 +11,8 @@ A session goes from RUNNING over DRAINING and CLOSING to ENDED, and never back. 
 
 `reason` is set once, by the first of them that ends the session, and only becomes less clean if
 what was written could not go out after all. Ending a session ends every stream in the same step,
-which wakes all that wait on one; the event `ENDING` tells the front end to wake those that open,
-accept or ping.
+which wakes every call that waits on one; the event `ENDING` tells the front end to wake the calls
+that accept or ping.
 
 The front end asks `output_step` what its transport needs next. So it is decided here, once, when
 the output is half-closed, when the transport is closed, and when it is torn down.
@@ -50,7 +50,7 @@ from .states import (
     SESSION_TABLE,
     SHUT_DOWN,
 )
-from .stream import TO_ECHO
+from .stream_state import TO_ECHO
 from .stream_table import StreamTable
 
 # What `output_step` says: what a front end has to do with its transport next.
@@ -73,7 +73,7 @@ class Closing:
             from the peer where nothing was open. `reason.clean` asks for more.
         deadline: when a closing session is torn down.
         output_ended: True once the transport's output was ended.
-        transport_aborted: True once the transport is to be torn down.
+        transport_aborted: True once the transport must be torn down.
     """
 
     __slots__ = (
@@ -106,6 +106,11 @@ class Closing:
         self.peer_goaway: GoAway | None = None
         self.orderly: bool = False
         self.deadline: float = inf
+
+    @property
+    def draining(self) -> bool:
+        """Whether either side has told the other to open no more streams."""
+        return self.going_away or self.peer_goaway is not None
 
     # What the transport needs
 
@@ -189,7 +194,7 @@ class Closing:
         ledger.reason = CloseReason(code, debug, False, "the session was closed", clean=clean)
 
     def abort(self, code: int, text: str) -> None:
-        """End the session at once; what is queued is dropped.
+        """End the session at once; queued bytes are dropped.
 
         Raises:
             UsageError: the code is not a 32-bit number above 0: an abort is no orderly end.
@@ -218,7 +223,7 @@ class Closing:
         self.transport_aborted = True
 
     def give_up_unsent(self, exception: BaseException | None = None) -> None:
-        """End what is left of the streams of a session that is closing already.
+        """End the streams that are left in a session that is closing already.
 
         Args:
             exception: the transport's, if that is why.

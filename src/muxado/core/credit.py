@@ -1,8 +1,8 @@
 """How large the receive windows should be: how much a peer may send ahead of the reader.
 
-A window is credit that the peer holds on one stream. Too little, and a stream is capped at
-window / round trip; too much, and every other stream's data waits behind it in the queues on
-the way. What a link can hold is rate x round trip, so that is what is estimated:
+A window is credit that the peer holds on one stream. With too little, a stream is capped at
+window / round trip; with too much, every other stream's data waits behind it in the queues on the
+way. A link can hold rate x round trip, so both are estimated:
 
 * the *rate* at which the application takes bytes, over about one round trip, the best of the
   last few: a slow reader earns no window, however fast the link is;
@@ -22,8 +22,8 @@ FLOOR: Final = 512 * 1024
 LEAST_SHARE: Final = 64 * 1024
 GAIN: Final = 2.0
 
-# What is left of the target while the base round trip is measured (`rtt_probe`): half of what the
-# link holds.
+# The part of the target that is given while the base round trip is measured (`rtt_probe`): half of
+# what the link holds.
 PROBING: Final = 0.25
 
 SHORTEST_EPOCH: Final = 0.005  # seconds; below this the clock's and the loop's grain rule
@@ -103,7 +103,7 @@ class CreditEstimator:
         elapsed = now - self._started
         if elapsed < min_rtt or elapsed < SHORTEST_EPOCH:
             return
-        # An interval much longer than a round trip holds a pause, which says nothing.
+        # An interval much longer than a round trip has a pause in it, which tells no rate.
         taken = read - self._read_before
         if taken and elapsed < 4 * max(min_rtt, SHORTEST_EPOCH):
             self._rates[self.epoch % KEPT_EPOCHS] = taken / elapsed

@@ -1,4 +1,4 @@
-"""Guards that keep what a peer's behaviour makes us hold or do within bounds."""
+"""Guards: bounds for what a peer can make us hold or do."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class RecentlyReset:
 class ChurnGuard:
     """Counts streams that the peer opened and reset before the application could see them.
 
-    Not those that it gave up while they waited for the application: that is what an honest client
-    does whose requests time out in a queue.
+    Streams that it gave up while they waited for the application are not counted: an honest client
+    does that when its requests time out in a queue.
     """
 
     __slots__ = ("_count", "_limit", "_since")

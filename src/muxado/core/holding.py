@@ -9,8 +9,8 @@ it, as they do in Go.
 
 So an application could wait for itself: it reads a stream whose bytes are behind a stream that has
 no place in the accept queue. While a reader waits, that queue may therefore be as long as
-`Config.max_incoming_streams`. What can never be taken in ends the session, since nobody could see
-why it stands still.
+`Config.max_incoming_streams`. What can never be taken in ends the session: otherwise it would stand
+still without a reason to see.
 """
 
 from __future__ import annotations

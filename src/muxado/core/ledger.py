@@ -17,14 +17,14 @@ in the sources. What one part alone reads of another is no field here: it is ask
     closed_here     closing         True after `close` or `abort`: even buffered data can't be read
     discard_input   sender          True once nothing can be answered: input is thrown away
     eof_received    session         True once the transport's input has ended
-    queued          stream          bytes written and not sent, of all streams
+    queued          stream_state    bytes written and not sent, of all streams
     wakes           ledger          waiters to wake; streams append to it
     events          ledger          what `take_events` returns
 
 `StreamLedger`, the part of a stream that others than the stream store or act on:
 
-    stream_id       stream          the id on the wire
-    state           stream          one of the stream states
+    stream_id       stream_state    the id on the wire
+    state           stream_state    one of the stream states
     priority        stream          higher sends first
     scheduled       scheduler       True while the stream waits for its turn to send
     accepted        stream_table    True once the application has the stream

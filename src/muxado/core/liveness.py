@@ -21,7 +21,7 @@ MINIMUM_WINDOW: Final = 10.0
 # So many seconds of silence at most until a session that holds more than it needs counts as idle.
 IDLE: Final = 15.0
 
-# Seconds, for what is given up if nothing comes within the timeout alone.
+# Seconds; for sessions that are given up if nothing comes within the timeout alone.
 LEAST_INTERVAL: Final = 1e-9
 
 # A timer later than this was held up by this process, not by the peer.
@@ -29,11 +29,11 @@ LATE: Final = 0.1
 
 
 class Liveness:
-    """The pings of one session. One is in flight at a time; whoever asks shares the next.
+    """The pings of one session: one is in flight at a time, calls that ask then share the next.
 
     Attributes:
         wanted: True if a ping should be sent at the next chance.
-        with_traffic: True while that ping should only ride along with something else.
+        with_traffic: True while that ping should only be sent together with something else.
         sent: how many pings have been sent.
         answered: the number of the last ping that was answered.
         rtt: the last round trip in seconds, 0 if none was measured.
@@ -112,7 +112,7 @@ class Liveness:
             self.answered = self.sent  # it only tells the peer that this side lives
 
     def answer(self, now: float) -> bool:
-        """Take a ping's answer; return False if nobody asked."""
+        """Take a ping's answer; return False if no ping was sent."""
         if self.answered == self.sent:
             return False
         self.answered = self.sent
@@ -159,7 +159,7 @@ class Liveness:
         return self._due or self.received_at + self._idle
 
     def watch_for_idleness(self) -> None:
-        """See to it that `idle` is asked soon in the next silence, even without pings."""
+        """Have the timer called early in the next silence, even without pings, to ask `idle`."""
         self._idle = min(self._interval, IDLE)
 
     def idle(self, now: float) -> bool:

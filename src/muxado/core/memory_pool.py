@@ -3,7 +3,7 @@
 How it works. A session leases memory from the pool in steps, and compares what it holds with its
 lease, as a session without a pool compares it with `Config.max_receive_memory`. So the pool is
 asked once for many frames, and nothing is counted twice. When the pool is short, it takes back what
-others have leased and don't use: the sum of what all hold is then found by looking, and no count
+others have leased and don't use. It looks at what each of them holds and adds that up, so no count
 can go wrong, however a session ends. In threads, where a session may take a frame in while its
 lease is taken back, the limit may be passed by a frame of each.
 """
@@ -36,8 +36,8 @@ class MemoryPool:
 
     Args:
         most: how many bytes all of them may hold.
-        lock: is held while leases change; it may be one that does nothing if one thread runs all
-            of the sessions.
+        lock: held while leases change. If one thread runs all of the sessions, it may be one that
+            does nothing.
 
     Attributes:
         most: how many bytes all of them may hold.

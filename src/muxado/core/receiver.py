@@ -7,7 +7,7 @@ it, and only then `_body` takes what comes, chunk by chunk, to where the stream'
 (`stream.sink`). A frame for no live stream is answered or ignored by docs/protocol.md section 12.
 
 A peer's fault is never an exception here. It becomes a RST of its stream (`_reject`) or the end of
-the session (`Closing.fail`), and those who wait are woken with the error.
+the session (`Closing.fail`), and the calls that wait are woken with the error.
 
 Parsing pauses in the middle of a read, and goes on by `resume`, for one of two reasons:
 
@@ -48,7 +48,8 @@ from .liveness import Liveness
 from .resets import PendingResets
 from .stalls import Stalls
 from .states import CLOSING, DRAINING, IDLE, RECV_FIN, REMOTE_DONE
-from .stream import TO_ECHO, TO_READER, TO_TYPE, CoreStream
+from .stream import CoreStream
+from .stream_state import TO_ECHO, TO_READER, TO_TYPE
 from .stream_table import StreamTable
 from .tallies import CodeCounts
 from .typed_streams import TypedStreams

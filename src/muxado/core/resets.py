@@ -1,4 +1,4 @@
-"""The RSTs that wait to be sent, and what is remembered of those that were.
+"""The RSTs that wait to be sent, and the streams that were reset last.
 
 A peer can make us answer faster than it reads. So there is one RST at most for a stream, and once
 too many wait (`full`) the receiver stops parsing until the transport has taken some.
@@ -79,7 +79,7 @@ class PendingResets:
 
     def too_many_asked(self) -> bool:
         """Return whether too many wait that the application has asked for."""
-        # The application may reset all the streams that it has in one step: these are not too many.
+        # The application may reset all of its streams in one step: that is not too many yet.
         return self._asked > MAX_ANSWERS + self._ledger.config.max_incoming_streams
 
     def take(self, most: int) -> list[tuple[int, int]]:
@@ -91,8 +91,7 @@ class PendingResets:
         else:
             for stream_id, _ in batch:
                 del waiting[stream_id]
-            # It isn't known which of them have left: those that are left are taken for the ones
-            # that count.
+            # Which of them have left isn't known: assume that the rest are the ones that count.
             self._provoked = min(self._provoked, len(waiting))
             self._asked = min(self._asked, len(waiting))
             self.full = self._provoked > MAX_ANSWERS or self.too_many_asked()
@@ -112,8 +111,8 @@ class PendingResets:
     def _takes_more(self) -> bool:
         """Return whether the peer may provoke another one.
 
-        A session that is closing has said all with its GOAWAY. It goes without further answers
-        rather than give up on a peer that goes on talking, and lose what it still has to send.
+        A session that is closing has said everything with its GOAWAY. If the peer goes on talking,
+        it stops answering: giving the peer up would lose what is still to be sent.
         """
         return self._ledger.state < CLOSING or self._provoked < MAX_ANSWERS
 

@@ -1,11 +1,11 @@
 """What goes out, and in which order: GOAWAY, resets, credit, and then data, fairly.
 
 Nothing is packed before it is sent. The parts only note what waits: `Sender` a GOAWAY,
-`PendingResets` the RSTs, `Window` the streams that are to be granted credit, `Stalls` those whose
-peer is asked whether they still live, and `Scheduler` the streams with data or a FIN. One call of
+`PendingResets` the RSTs, `Window` the streams that get credit, `Stalls` the streams whose peer is
+asked whether they still live, and `Scheduler` the streams with data or a FIN. One call of
 `data_to_send` then takes from each of them in this order, as much as the transport takes at once:
-a session that is asked rarely sends few and long frames, and what has become needless by then (a
-grant of a stream that has ended) is never sent.
+a session that is asked rarely sends few and long frames, and a frame that has become needless by
+then (the grant of a stream that has ended) is never sent.
 
 The end of the output is decided here too. A session that is closing is `done` when nothing waits
 any more, and, for a transport that can't be half-closed, when the answer to a last ping has told
@@ -25,7 +25,7 @@ from .resets import PendingResets
 from .scheduler import Scheduler
 from .stalls import Stalls
 from .states import CLOSING
-from .stream import CoreStream
+from .stream_state import StreamState
 from .stream_table import StreamTable
 from .window import Window
 
@@ -65,7 +65,7 @@ class Sender:
         self._liveness = liveness
         self._encoder: Encoder = table.encoder
         self._resets: PendingResets = table.resets
-        self._scheduler: Scheduler[CoreStream] = table.scheduler
+        self._scheduler: Scheduler[StreamState] = table.scheduler
         self._stalls: Stalls = table.stalls
         self._table = table
         self._replies: list[bytes] = table.replies
@@ -185,7 +185,7 @@ class Sender:
         return self._confirms and able
 
     def _control(self, out: list[bytes | bytearray | memoryview], limit: int) -> int:
-        """Send what is no data; return its size in bytes, which may pass the limit by a frame."""
+        """Send all but data; return its size in bytes, which may pass the limit by a frame."""
         most = limit // CONTROL_SIZE + 1 - len(self._goaways)
         frames = 0
         if self._replies:
@@ -207,7 +207,7 @@ class Sender:
         return CONTROL_SIZE * (frames + len(self._goaways))
 
     def _send_goaways(self, out: list[bytes | bytearray | memoryview]) -> None:
-        """Pack the GOAWAYs that wait before what is sent now."""
+        """Put the GOAWAYs that wait in front of all that is sent now."""
         goaways = self._goaways
         self._goaways = []
         alone = not out and len(goaways) == 1 and self.done()

@@ -1,12 +1,12 @@
 """The streams that have data and no credit, and whether their peer still lives.
 
-A peer that has closed a stream whole sends a FIN, and then nothing ever again
-(docs/protocol.md section 13, no. 4): a sender that waits for its credit would wait for ever. So
-after the peer's FIN an empty DATA frame asks whether the stream still lives, now and again. A peer
-that knows the stream ignores it; another one answers with a RST.
+A peer that has closed both directions of a stream sends a FIN and then nothing more
+(docs/protocol.md section 13, no. 4): a sender that waits for its credit would never stop
+waiting. So after the peer's FIN, an empty DATA frame asks from time to time whether the stream
+still lives. A peer that knows the stream ignores it; one that has forgotten it answers with a RST.
 
-On wires whose peers answer nothing for a stream that they have forgotten, there is nothing to ask.
-There such a stream is given up after `Config.stall_timeout` (`overdue`).
+On some wires a peer does not answer for a stream that it has forgotten, so asking tells nothing.
+There the stream is given up after `Config.stall_timeout` (`take_overdue`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Stalls:
 
     Attributes:
         count: how often a stream had data and no credit.
-        probes: the streams that the peer is to be asked for now, by id.
+        probes: the streams whose question goes out next, by id.
     """
 
     __slots__ = (
@@ -51,10 +51,10 @@ class Stalls:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._stalled: dict[int, StreamLedger] = {}  # those that the peer is asked for
-        self._due = inf  # when the first of them is to be asked for, or earlier
-        # A heap of when each is to be asked for, and its id; stale where the stream says another
-        # time, or stalls no more.
+        self._stalled: dict[int, StreamLedger] = {}  # those that the peer is asked about
+        self._due = inf  # when the first of them is asked about again, or earlier
+        # A heap of (time of the next question, id). An entry is stale if the stream names another
+        # time, or does not stall any more.
         self._times: list[tuple[float, int]] = []
         self.count: int = 0
         self.probes: dict[int, StreamLedger] = {}
@@ -84,11 +84,11 @@ class Stalls:
             self.probes.pop(stream.stream_id, None)
 
     def take_probes(self, most: int) -> list[StreamLedger]:
-        """Remove and return the streams that the peer is to be asked for, at most so many."""
+        """Remove and return the streams whose question goes out now, at most so many."""
         return take_first(self.probes, most)
 
     def take_overdue(self) -> list[int]:
-        """Return the ids of the streams that are to be given up, and forget them."""
+        """Return the ids of the streams to give up, and forget them."""
         if not self._overdue:
             return []
         overdue = self._overdue
@@ -96,7 +96,7 @@ class Stalls:
         return overdue
 
     def clear(self) -> None:
-        """Ask for none of them any more."""
+        """Ask about none of them any more."""
         self.probes.clear()
         self._stalled.clear()
         self._times.clear()
@@ -107,7 +107,7 @@ class Stalls:
         return self._due if self._stalled else inf
 
     def handle_timer(self, now: float) -> None:
-        """Ask for the streams whose time has come."""
+        """Ask about the streams whose time has come."""
         if now < self._due:
             return
         times = self._times

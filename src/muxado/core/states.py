@@ -43,7 +43,7 @@ STREAM_TABLE: Final[tuple[tuple[int, int, int, int, int], ...]] = (
     (NEVER, NEVER, CLOSED, NEVER, CLOSED),  # REMOTE_DONE
     (NEVER, NEVER, NEVER, NEVER, NEVER),  # CLOSED
 )
-"""What each event makes of each state; what is NEVER can't happen."""
+"""What each event makes of each state; NEVER marks what can't happen."""
 
 STREAM_STATES: Final = ("idle", "open", "local-done", "remote-done", "closed")
 

@@ -12,7 +12,7 @@ __all__ = ["SessionStats", "StreamSnapshot"]
 class SessionStats:
     """A snapshot of a session's figures. Heartbeat streams are not counted.
 
-    A counter only grows; a gauge says what is now.
+    A counter only grows; a gauge is the present value.
 
     Attributes:
         streams: gauge: streams alive now.
@@ -33,8 +33,8 @@ class SessionStats:
             choose themselves the first 64 are told apart; others count as UNKNOWN (255).
         resets_received_by_code: counters: `resets_received` by error code, likewise.
         refusals_by_code: counters: `refusals` by error code.
-        memory_held: gauge: bytes received and not yet read, those that readers wait to have more
-            of among them.
+        memory_held: gauge: bytes received and not yet read, including those of readers that wait
+            for more.
         bytes_queued: gauge: bytes written and not yet sent.
     """
 
@@ -62,7 +62,7 @@ class SessionStats:
 class StreamSnapshot:
     """What a stream is doing.
 
-    A counter only grows; a gauge says what is now.
+    A counter only grows; a gauge is the present value.
 
     Attributes:
         id: the stream's number.

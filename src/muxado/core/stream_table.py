@@ -13,7 +13,8 @@ from .resets import PendingResets
 from .scheduler import Scheduler
 from .stalls import Stalls
 from .states import DRAINING, RECV_SYN
-from .stream import TO_ECHO, TO_TYPE, CoreStream, StreamHost
+from .stream import CoreStream
+from .stream_state import TO_ECHO, TO_TYPE, StreamHost, StreamState
 from .window import Window
 
 # Seconds after which a stream is acknowledged that the application has not accepted: a Go peer
@@ -66,7 +67,7 @@ class StreamTable(StreamHost):
         ledger: Ledger,
         encoder: Encoder,
         window: Window,
-        scheduler: Scheduler[CoreStream],
+        scheduler: Scheduler[StreamState],
         stalls: Stalls,
         resets: PendingResets,
     ) -> None:
@@ -162,10 +163,11 @@ class StreamTable(StreamHost):
         self.resets.provoke(stream.stream_id, code)
         stream.end(code, by_peer=False)
 
-    def forget(self, stream: CoreStream) -> None:
+    def forget(self, stream: StreamState) -> None:
         """Drop a stream that is done."""
         stream_id = stream.stream_id
-        if self.streams.pop(stream_id, None) is None:
+        gone = self.streams.pop(stream_id, None)
+        if gone is None:
             return
         if stream.sink == TO_ECHO:
             self.heartbeats -= 1
@@ -188,7 +190,7 @@ class StreamTable(StreamHost):
         if self.ledger.state == DRAINING:
             self.check_drained()
         if self.on_end is not None and stream.accepted and stream.sink != TO_ECHO:
-            self.on_end(stream)
+            self.on_end(gone)
 
     def released(self) -> None:
         """Note that the application has closed a stream that was reset before."""
@@ -196,7 +198,7 @@ class StreamTable(StreamHost):
 
     # What the peer has read
 
-    def _note_owed(self, stream: CoreStream) -> None:
+    def _note_owed(self, stream: StreamState) -> None:
         """Remember how much of what was sent on a stream that is done the peer has not read."""
         owed = self.ledger.first_window - stream.send_credit
         if owed > 0:
@@ -248,8 +250,16 @@ class StreamTable(StreamHost):
             self.ledger.note(DRAINED)
 
     def watch(self, on_end: Callable[[CoreStream], object] | None) -> None:
-        """Have a function called with each stream of the application's that ends, or none."""
+        """Have a function called with each stream of the application's that ends, or none.
+
+        It is called in the middle of a step: it must not raise, nor use the session.
+        """
         self.on_end = on_end
+
+    @property
+    def acceptable(self) -> int:
+        """How many streams wait for `accept`."""
+        return len(self.accept_queue)
 
     @property
     def live(self) -> int:

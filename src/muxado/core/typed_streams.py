@@ -13,7 +13,8 @@ from typing import Final
 from ..errors import ErrorCode, UsageError
 from ..wire import TYPES_IN_SYN
 from .ledger import Ledger
-from .stream import TO_READER, TO_TYPE, TYPE_SIZE, CoreStream
+from .stream import CoreStream
+from .stream_state import TO_READER, TO_TYPE, TYPE_SIZE
 from .stream_table import StreamTable
 
 # What a heartbeat may make us hold unsent, and how many there may be.

@@ -44,7 +44,7 @@ class Window(PoolMember):
 
     Attributes:
         credit: how large the windows should be.
-        grants: the streams whose credit is to be filled up, by id.
+        grants: the streams that wait for a grant to be sent, by id.
         unread: bytes received, and neither read nor claimed.
         claimed: bytes received that readers wait to have more of.
         received: payload bytes received in all.
@@ -104,7 +104,7 @@ class Window(PoolMember):
         """Judge the header of a DATA frame, and let its body in.
 
         Returns:
-            0, or the code that the stream is to be reset with: nothing is let in then.
+            0, or the code to reset the stream with; then nothing is let in.
         """
         if length > stream.recv_credit:
             return int(ErrorCode.FLOW_CONTROL_ERROR)
@@ -160,8 +160,9 @@ class Window(PoolMember):
         self.unread += len(chunk)
         inbox = stream.inbox
         if inbox is None:
-            inbox = stream.inbox = Inbox()
-        inbox.append(chunk)
+            stream.inbox = Inbox(chunk)
+        else:
+            inbox.append(chunk)
 
     def pass_over(self, stream: StreamLedger, count: int) -> None:
         """Count bytes that came as read: nothing keeps them."""

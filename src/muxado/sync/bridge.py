@@ -10,8 +10,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from ..base_stream import give_up
 from ..errors import ErrorCode, StreamClosed
-from ..front_end import give_up
 
 if TYPE_CHECKING:
     from .stream import Stream

@@ -293,7 +293,7 @@ class Driver(BaseDriver):
     def collapse(self) -> NoReturn:
         """End the session because a step was cut off, and raise its error."""
         self._give_up()
-        raise self.core.failure()
+        raise self.core.ledger.failure()
 
     def _give_up(self) -> None:
         if self._collapsed:
@@ -330,7 +330,10 @@ class Driver(BaseDriver):
     def accepted(self) -> None:
         """Take note that a stream was accepted: there may be room for more."""
         core = self.core
-        if self._room is not None and 2 * core.acceptable <= core.config.accept_backlog:
+        if (
+            self._room is not None
+            and 2 * core.table.acceptable <= core.ledger.config.accept_backlog
+        ):
             self._room.wake()
             self._room = None
         if self._show_waiting is not None:
@@ -524,7 +527,7 @@ class Driver(BaseDriver):
         """Let other threads accept for a moment, before streams are refused."""
         core = self.core
         with self._lock:
-            if not core.paused or core.acceptable < core.config.accept_backlog:
+            if not core.paused or core.table.acceptable < core.ledger.config.accept_backlog:
                 return
             waiter = self._room = Waiter()
         waiter.wait(monotonic() + ACCEPT_PAUSE)
@@ -590,7 +593,7 @@ class Driver(BaseDriver):
 
     def _reads(self) -> bool:
         """Return whether the socket is read; input that has ended stays readable for ever."""
-        return self.core.wants_input and not self.core.eof_received
+        return self.core.wants_input and not self.core.ledger.eof_received
 
     def _close_sockets(self) -> None:
         for sock in (self.sock, self._wakeup, self._wakeup_send):

@@ -19,7 +19,7 @@ PIECE: float = 0.1 if sys.platform == "win32" else threading.TIMEOUT_MAX
 LONGEST_SELECT: float = 86400.0
 
 # The modules that errors of the library's own come from.
-OURS = ("muxado.core.", "muxado.front_end", "muxado.sync.", "muxado.wire.")
+OURS = ("muxado.base_", "muxado.core.", "muxado.front_end", "muxado.sync.", "muxado.wire.")
 
 
 # The threads of sessions that are in a callback of the program's just now.

@@ -18,8 +18,8 @@ from math import inf
 from time import monotonic
 from typing import Final
 
+from ..base_stream import give_up
 from ..errors import ErrorCode, MuxadoError, UsageError
-from ..front_end import give_up
 from ..relaying import (
     LINGER,
     PIECE,

@@ -16,10 +16,12 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec
 
+from ..base_session import BaseSession
+from ..base_stream import give_up
 from ..connection_info import ConnectionInfo
 from ..core import ACCEPTABLE, ANSWERED, DRAINED, ENDING, GOAWAY, SessionStats
 from ..errors import CloseReason, ErrorCode, SessionError
-from ..front_end import BaseSession, code_of, give_up
+from ..front_end import code_of
 from .driver import Driver
 from .locks import Waiter, deadline_of
 from .stream import Stream
@@ -170,7 +172,7 @@ class Session(BaseSession[Stream]):
             left = len(running)
             logger.warning("%r has ended; %d handlers of its streams go on: left", self, left)
         if not self._ended_in_order():
-            raise self._core.failure()
+            raise self._core.ledger.failure()
 
     def _serve(self, handler: Callable[[Stream], object], limit: int | None) -> Running[Stream]:
         """Run handlers until the session has ended; return those that run still."""
@@ -187,7 +189,7 @@ class Session(BaseSession[Stream]):
 
     def _await_end(self) -> None:
         """Raise if the session takes no more streams, and none waits."""
-        if not self._core.acceptable:
+        if not self._core.table.acceptable:
             self._core.accept()
 
     def _serve_in(
@@ -266,7 +268,7 @@ class Session(BaseSession[Stream]):
         number = driver.ask(self._ping)
         if not self._wait_for(lambda: driver.ask(core.pong, number), deadline):
             raise TimeoutError("timed out")
-        return core.rtt
+        return core.liveness.rtt
 
     def _ping(self) -> int:
         number = self._core.ping()
@@ -386,7 +388,7 @@ class Session(BaseSession[Stream]):
         """Wake as many of the calls that wait for a stream as there are streams, and no more."""
         called = self._called
         sleepers = self._driver.sleepers
-        while self._acceptors and len(called) < self._core.acceptable:
+        while self._acceptors and len(called) < self._core.table.acceptable:
             waiter, _ = self._acceptors.popitem(last=False)
             if waiter in sleepers:
                 called.add(waiter)

@@ -11,8 +11,8 @@ import socket
 from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
+from ..base_stream import BaseStream
 from ..errors import UsageError
-from ..front_end import BaseStream
 from .driver import Driver
 
 if TYPE_CHECKING:

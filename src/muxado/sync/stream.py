@@ -18,9 +18,10 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ..base_stream import give_up
 from ..core import CLOSED, CoreStream
 from ..errors import ErrorCode, StreamBusy, UsageError
-from ..front_end import as_bytes, code_of, give_up
+from ..front_end import as_bytes, code_of
 from .bridge import bridge
 from .driver import Callback, Driver
 from .locks import Waiter, deadline_of
@@ -163,7 +164,7 @@ class Stream(SocketCalls):
         core = self._core
         if core.unread() >= count or core.eof_received or self._input_shut:
             return True
-        if core.state == CLOSED or core.closed_here or self._driver.core.closed_here:
+        if core.state == CLOSED or core.closed_here or self._driver.core.ledger.closed_here:
             return True
         core.claim(count)
         return False

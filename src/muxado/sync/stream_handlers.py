@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from ..base_stream import give_up
 from ..errors import ErrorCode, SessionError
-from ..front_end import give_up, log_stream_failure
+from ..front_end import log_stream_failure
 from .driver import Driver
 from .stream import Stream
 from .workers import Running, Workers

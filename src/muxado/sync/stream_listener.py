@@ -146,7 +146,7 @@ class StreamListener:
     def refresh(self) -> None:
         """Make the descriptor readable, or not, as it should be; with the session's lock held."""
         core = self._driver.core
-        waiting = core.acceptable > 0 or (core.state >= CLOSING and not self._told)
+        waiting = core.table.acceptable > 0 or (core.ledger.state >= CLOSING and not self._told)
         if waiting != self._signalled:
             self._signalled = waiting
             try:

@@ -307,7 +307,7 @@ class Driver(BaseDriver):
                         return
                     else:
                         await self._wakeup.wait()
-                        if core.queued < WRITE_SIZE:
+                        if core.ledger.queued < WRITE_SIZE:
                             # Other tasks of this turn can add to the same write.
                             await trio.lowlevel.checkpoint()
             with trio.move_on_after(GOAWAY_TIME):
@@ -347,7 +347,7 @@ class Driver(BaseDriver):
         """
         transport = self.transport
         self.core.end_output()
-        if isinstance(transport, trio.SSLStream) and not self.core.eof_received:
+        if isinstance(transport, trio.SSLStream) and not self.core.ledger.eof_received:
             self._reading.cancel()
             await self._read_done.wait()
             await _end_tls(transport)

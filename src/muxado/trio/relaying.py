@@ -14,8 +14,8 @@ from typing import Final
 
 import trio
 
+from ..base_stream import give_up
 from ..errors import ErrorCode, MuxadoError
-from ..front_end import give_up
 from ..relaying import (
     LINGER,
     PIECE,

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ..base_session import BaseSession
 from ..connection_info import ConnectionInfo
 from ..core import ACCEPTABLE, DRAINED, ENDING, GOAWAY, CoreStream
 from ..endpoint import tune
 from ..errors import CloseReason, SessionError
-from ..front_end import BaseSession, code_of, log_stream_failure
+from ..front_end import code_of, log_stream_failure
 from .driver import Driver
 from .errors import original
 from .secured import SecuredStream
@@ -91,7 +92,7 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
             try:
                 stream = self._core.accept()
             except SessionError as exc:
-                if not self._core.closed_here and self._ended_in_order():
+                if not self._core.ledger.closed_here and self._ended_in_order():
                     raise trio.EndOfChannel(str(exc)) from exc
                 raise self._trio_error(exc) from exc
             if stream is not None:
@@ -226,7 +227,7 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
                 await self._change()
         except SessionError as exc:
             raise self._trio_error(exc) from exc
-        return core.rtt
+        return core.liveness.rtt
 
     def _connection_info(self, name: str, default: Any) -> Any:
         return self._info.get(name, default)
@@ -287,7 +288,7 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         if events & GOAWAY:
             self._tell_draining()
         # One task is woken for each stream, so that a stream costs the same however many wait.
-        count = self._core.acceptable - self._called
+        count = self._core.table.acceptable - self._called
         if events & ENDING:
             count = len(self._acceptors)
         if count > 0:
@@ -315,10 +316,12 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
 
     def _now(self) -> float:
         # A session that has ended can be closed from anywhere: in a forked child, for one.
-        return self._core.now if self._driver.lost else trio.current_time()
+        return self._core.ledger.now if self._driver.lost else trio.current_time()
 
     def _trio_error(self, exc: SessionError) -> trio.ClosedResourceError | trio.BrokenResourceError:
-        kind = trio.ClosedResourceError if self._core.closed_here else trio.BrokenResourceError
+        kind = (
+            trio.ClosedResourceError if self._core.ledger.closed_here else trio.BrokenResourceError
+        )
         return kind(str(exc))
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ..base_stream import BaseStream, give_up
 from ..core import CLOSED, CoreStream
 from ..errors import MuxadoError, StreamBusy
-from ..front_end import BaseStream, as_bytes, code_of, give_up
+from ..front_end import as_bytes, code_of
 from .driver import Callback, Driver
 from .errors import as_trio_error, trio_errors
 
@@ -126,7 +127,7 @@ class Stream(BaseStream["Session"], trio.abc.HalfCloseableStream):
             await trio.lowlevel.checkpoint()
             while True:
                 end, searched = core.find(separator, searched)
-                if max(end - len(separator), searched) > self._driver.core.config.read_limit:
+                if max(end - len(separator), searched) > self._driver.core.ledger.config.read_limit:
                     raise ValueError("the separator is further away than Config.read_limit")
                 if end >= 0:
                     data = core.read(end)

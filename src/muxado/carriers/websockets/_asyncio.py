@@ -149,7 +149,7 @@ class Link(asyncio.Protocol):
     def _limit(self) -> None:
         """Abort the connection if it is still there after a while."""
         if self._timer is None and self._transport is not None:
-            timeout = self._driver.core.config.close_timeout
+            timeout = self._driver.core.ledger.config.close_timeout
             self._timer = self._driver.loop.call_later(timeout, self._transport.abort)
 
     def _lose(self, exc: Exception) -> None:
