@@ -16,6 +16,7 @@ import trustme
 
 import muxado
 from muxado.cluster import (
+    Claim,
     Denied,
     Header,
     HeaderError,
@@ -529,3 +530,36 @@ async def test_a_member_that_has_no_other_server_is_let_go_at_the_end(fleet: Fle
         with pytest.raises(NameAway):
             async with muxado.connect("127.0.0.1", fleet.ports[0]) as session:
                 await fleet.nodes[0].register("web-2", session)
+
+
+class SlowDirectory(MemoryDirectory):
+    """One whose claims are answered late, and which does not find its own server's, as NATS."""
+
+    def __init__(self, shared: MemoryDirectory) -> None:
+        super().__init__(shared)
+        self.claimed = asyncio.Event()
+        self.answer = asyncio.Event()
+
+    async def claim(self, name: str, *, identity: str = "", epoch: int | None = None) -> Claim:
+        claim = await super().claim(name, identity=identity, epoch=epoch)
+        self.claimed.set()
+        await self.answer.wait()
+        return claim
+
+    async def find(self, name: str) -> Route | None:
+        return None
+
+
+async def test_a_name_that_is_being_claimed_here_is_waited_for(fleet: Fleet) -> None:
+    directory = SlowDirectory(fleet.engine)
+    node = await fleet.add(directory=directory)
+    number = len(fleet.nodes) - 1
+    async with Member("web-1", fleet.places(number), echo) as member:
+        await directory.claimed.wait()
+        opening = asyncio.create_task(node.open("web-1"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not opening.done()
+        directory.answer.set()
+        assert await ask(await opening, b"x") == b"x"
+        await member.connected()

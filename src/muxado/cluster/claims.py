@@ -82,6 +82,10 @@ class Claims:
         """How many claims are held."""
         return len(self._held) - len(self._waiting)
 
+    def holds(self, name: str) -> bool:
+        """Return whether a name is held here, or is about to be: its claim may be under way."""
+        return name in self._held
+
     def epoch(self, name: str) -> int | None:
         """Return with which epoch a name is claimed here, None if it is not."""
         held = self._held.get(name)

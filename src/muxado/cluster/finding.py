@@ -127,7 +127,11 @@ class Finder:
                     self._hints.remember(name, route)
                     return stream
             elif (
-                route is None and away is None and gone_at is None and not self._hints.is_away(name)
+                route is None
+                and away is None
+                and gone_at is None
+                and not self._hints.is_away(name)
+                and not self._holdings.expects(name)
             ):
                 raise NameUnknown(f"no session has the name {name}")
             gone_at = now if gone_at is None else gone_at

@@ -56,6 +56,10 @@ class Holdings:
         registration = self.here.get(name)
         return registration if registration is not None and registration.usable else None
 
+    def expects(self, name: str) -> bool:
+        """Return whether a session is about to have a name here."""
+        return self._claims.holds(name)
+
     async def add(self, registration: Registration, timeout: float) -> None:
         """Claim the name of a registration, and hold it until its session ends.
 
