@@ -22,7 +22,7 @@ PYTHONS ?= 3.12 3.13
 COMPILED := $(if $(shell command -v cc),.venv-compiled/installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo examples test test-pythons test-compiled interop soak soak-interrupts fuzz \
+.PHONY: help demo examples test test-pythons test-compiled interop coverage soak soak-interrupts fuzz \
 	check docs workflows bench instructions trips dist wheels wheels-plan format clean
 
 help: ## list the commands
@@ -77,6 +77,13 @@ examples: $(VENV)/installed ## run every example
 
 interop: $(VENV)/installed ## run the tests against live Go peers (needs the Go toolchain)
 	MUXADO_REQUIRE_GO=1 $(PYTEST) $(SIDE_BY_SIDE) interop
+
+# Without what counts bytecodes or memory, which the measuring itself adds to.
+coverage: $(VENV)/installed ## the branches of the core and the wires that their own tests reach
+	$(PYTEST) $(SIDE_BY_SIDE) --cov=src/muxado/core --cov=src/muxado/wire --cov-branch \
+		--cov-report=term-missing:skip-covered --cov-fail-under=97 tests/core tests/wire \
+		--ignore tests/core/test_hot_path.py \
+		--deselect 'tests/core/test_buffers.py::test_what_was_read_of_a_chunk_is_given_back'
 
 soak: $(VENV)/installed ## mixed traffic over a bad line, half of the time on each loop (SECONDS=600, SEED=1)
 	$(PYTEST) -m slow tests/hostile
