@@ -15,16 +15,18 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["muxado.wire"]):
     from muxado.wire.foreign import recognise
 
+from muxado.wire import FORMATS
 from muxado.wire.codec import BAD_FRAME
 from tests.frames import cut_at, read_frames
 
 
 def parse(data: bytes) -> None:
-    """Parse an input in one piece, and in others that its first byte chooses."""
+    """Parse an input as each wire's, in one piece, and in others that its first byte chooses."""
     step = data[0] % 23 + 1 if data else 1
-    frames = read_frames([data])
-    assert frames == read_frames(cut_at(data, range(0, len(data), step)))
-    assert all(frame.kind != BAD_FRAME for frame in frames[:-1])
+    for wire in FORMATS.values():
+        frames = read_frames([data], wire)
+        assert frames == read_frames(cut_at(data, range(0, len(data), step)), wire)
+        assert all(frame.kind != BAD_FRAME for frame in frames[:-1])
     assert isinstance(recognise(data), str)
 
 

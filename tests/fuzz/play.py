@@ -1,7 +1,8 @@
 """Plays an input against a session: what the peer sends, and what is done here meanwhile.
 
-An input is a byte of flags, a byte that says how many actions there are, a byte for each, and
-then what the peer sends. The actions happen at even distances between its bytes.
+An input is a byte of flags, which say the wire too, a byte that says how many actions there are,
+a byte for each, and then what the peer sends. The actions happen at even distances between its
+bytes.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ from collections.abc import Callable, Iterable
 from muxado.config import Config
 from muxado.core import CLOSING, ENDED, CoreSession, CoreStream
 from muxado.errors import ErrorCode, MuxadoError
+from muxado.wire import FORMATS, TYPES_FIRST
 from tests import inside
 from tests.inside import MAX_ANSWERS, MAX_RECENTLY_RESET
 
+from ..frames import FrameReader
 from .rules import Rules
 
-CLIENT, TYPED, TINY = 1, 2, 4
+CLIENT, TYPED, TINY, WIRE = 1, 2, 4, 8  # from WIRE on they are the number of the wire
+WIRES = list(FORMATS)
 
 # Codes with which a session may end for what the peer did.
 ENDS = {
     ErrorCode.NO_ERROR,
+    ErrorCode.FLOW_CONTROL_ERROR,
     ErrorCode.PROTOCOL_ERROR,
     ErrorCode.FRAME_SIZE_ERROR,
     ErrorCode.ENHANCE_YOUR_CALM,
@@ -59,18 +64,43 @@ def whole(wire: bytes) -> Iterable[bytes]:
 
 def config_of(flags: int) -> Config:
     """Return the settings that an input's flags ask for."""
-    typed = bool(flags & TYPED)
+    wire = wire_of(flags)
+    rules = FORMATS[wire].rules
+    typed = bool(flags & TYPED) and rules.types == TYPES_FIRST
     if not flags & TINY:
-        return Config(typed=typed)
+        return Config(wire=wire, typed=typed)
     return Config(
+        wire=wire,
         typed=typed,
-        initial_window=64,
+        initial_window=64 if rules.agreed_window else None,
         max_window=256,
         max_receive_memory=100,
         max_incoming_streams=5,
         accept_backlog=2,
         write_high_water=16,
     )
+
+
+def wire_of(flags: int) -> str:
+    """Return the wire that an input's flags ask for."""
+    return WIRES[flags // WIRE % len(WIRES)]
+
+
+class WellFormed(Rules):
+    """Checks of what is said on the other wires that it can be read, and ends with a frame."""
+
+    def __init__(self, core: CoreSession) -> None:
+        super().__init__(core)
+        self.spoken = FrameReader(FORMATS[core.ledger.config.wire])
+
+    def hear(self, wire: bytes) -> None:
+        """Note nothing."""
+
+    def speak(self, wire: bytes, syn_allowed: bool) -> None:
+        """Check what the session says."""
+        self.spoken.feed(wire)
+        assert not self.spoken.failed, self.spoken.frames[-1]
+        assert not self.spoken.decoder.inside_frame(), "a flush ends within a frame"
 
 
 class Play:
@@ -85,7 +115,8 @@ class Play:
     def __init__(self, flags: int) -> None:
         self.now = 100.0
         self.core = CoreSession(client=bool(flags & CLIENT), config=config_of(flags), now=self.now)
-        self.rules = Rules(self.core)
+        self.wire = FORMATS[self.core.ledger.config.wire].rules
+        self.rules = Rules(self.core) if wire_of(flags) == WIRES[0] else WellFormed(self.core)
         self.streams: list[CoreStream] = []
         self.out = bytearray()
         self.read: list[tuple[int, bytes]] = []
@@ -220,10 +251,14 @@ class Play:
         waiters = core.take_wakes()
         assert waiters == []
         core.take_events()
-        assert 0 <= inside.unread(core) <= config.max_receive_memory
+        # Where nothing can be refused, a frame may come in alone, and at the end all that has come.
+        gone = core.ledger.eof_received and not self.wire.resets
+        alone = 0 if self.wire.resets else self.wire.max_data
+        assert 0 <= inside.unread(core) <= config.max_receive_memory + alone or gone
         assert inside.incoming(core) <= config.max_incoming_streams
         assert inside.heartbeats(core) <= 16
-        assert len(inside.accept_queue(core)) <= config.accept_backlog
+        backlog = config.max_incoming_streams if gone else config.accept_backlog
+        assert len(inside.accept_queue(core)) <= max(config.accept_backlog, backlog)
         assert len(inside.pending_resets(core)) <= MAX_ANSWERS + 1 + self.own_resets + MOST_KEPT
         assert len(inside.recently_reset_ids(core)) <= MAX_RECENTLY_RESET
         assert inside.scheduled(core) <= len(inside.streams(core))

@@ -12,9 +12,10 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from muxado.wire import FORMATS
 from tests.golden import DATA, transcript, vectors
 
-CLIENT, TYPED, TINY = 1, 2, 4
+CLIENT, TYPED, TINY, WIRE = 1, 2, 4, 8
 
 # accept, write, take, flush, accept, take, finish, close, flush: what most applications do.
 USUAL = bytes([0x01, 0x53, 0x25, 0xFE, 0x11, 0x06, 0x09, 0x0A, 0xFE])
@@ -25,11 +26,13 @@ LONGEST = 3000
 def seeds() -> dict[str, bytes]:
     """Return the inputs by name: every frame in both roles, every conversation from both ends."""
     inputs: dict[str, bytes] = {}
-    for vector in vectors("muxado-v2"):
-        # Of those that Go refused to make, there are no bytes.
-        if vector.entry["hex"] is not None and len(vector.wire) <= LONGEST:
-            for flags in (0, CLIENT | TYPED):
-                inputs[f"frame-{vector.name}-{flags}"] = bytes([flags, 0]) + vector.wire
+    for number, name in enumerate(FORMATS):
+        for vector in vectors(name):
+            # Of those that Go refused to make, there are no bytes.
+            if vector.entry["hex"] is not None and len(vector.wire) <= LONGEST:
+                for flags in (0, CLIENT | TYPED):
+                    head = bytes([flags + WIRE * number, 0])
+                    inputs[f"frame-{name}-{vector.name}-{flags}"] = head + vector.wire
     for path in sorted((DATA / "transcripts").glob("v2-*.json")):
         scenario = path.stem.removeprefix("v2-")
         typed = TYPED if "typed" in scenario else 0

@@ -85,7 +85,7 @@ class PendingResets:
     def take(self, most: int) -> list[tuple[int, int]]:
         """Remove and return the oldest ones, at most so many, as stream ids and codes."""
         waiting = self.waiting
-        batch = list(islice(waiting.items(), most))
+        batch = list(islice(waiting.items(), max(most, 0)))
         if len(batch) == len(waiting):
             self.clear()
         else:
