@@ -65,7 +65,7 @@ class Cell:
         limit: seconds after which a run has failed.
         metric: the main figure.
         fronts: whether the front ends for threads and trio take part.
-        wires: whether our other wires take part.
+        wires: whether our other wires and the WebSocket take part.
     """
 
     name: str
@@ -213,7 +213,7 @@ def all_cells() -> list[Cell]:
     """Return every cell of the full run, in its order."""
     headline = {"who": Who.HEADLINE, "quoted": True, "quick": True}
     requests = [
-        _requests(1, 64, quoted=True, quick=True, fronts=True),
+        _requests(1, 64, quoted=True, quick=True, fronts=True, wires=True),
         _requests(64, 64, **headline, fronts=True, wires=True),
         _requests(512, 64, **headline, fronts=True),
         _requests(4096, 64),

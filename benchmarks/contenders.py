@@ -27,7 +27,7 @@ class Peer:
         name: a short name, for the command line and the JSON.
         title: what tables and plots call it.
         group: ours, fronts (ours too, for threads and trio), wires (ours, on other wires than
-            muxado v2's), go, bare or slow.
+            muxado v2's, and over a WebSocket), go, bare or slow.
         command: how it is started, without the role and the work.
         versions: what it says about itself.
         missing: why it can't take part, "" if it can.
@@ -123,11 +123,18 @@ def _right_build(peer: Peer, build: str) -> Peer:
 
 
 def _wire_peers(ours: list[Peer]) -> list[Peer]:
-    """Our fastest build on each of the other wires."""
+    """Our fastest build on each of the other wires, and over a WebSocket."""
     best = next((peer for peer in ours if not peer.missing), None)
     if best is None:
         return []
-    return [
+    over_websocket = replace(
+        best,
+        name="ours-websocket",
+        title=f"{best.title}, over a WebSocket",
+        group="wires",
+        command=(*best.command, "--websocket"),
+    )
+    on_wires = [
         replace(
             best,
             name=f"ours-wire-{wire}",
@@ -138,6 +145,7 @@ def _wire_peers(ours: list[Peer]) -> list[Peer]:
         for wire in FORMATS
         if wire != "muxado-v2"
     ]
+    return [over_websocket, *on_wires]
 
 
 def _go_peers() -> list[Peer]:

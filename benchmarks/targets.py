@@ -69,6 +69,10 @@ def _wire(wire: str, cell: str, key: str) -> Measure:
     return lambda results, ours: results.ratio(cell, f"ours-wire-{wire}", ours, key)
 
 
+def _websocket(cell: str, key: str) -> Measure:
+    return lambda results, ours: results.ratio(cell, "ours-websocket", ours, key)
+
+
 def _link(pair: str) -> Measure:
     def measure(results: Results, ours: str) -> float | None:
         rate = results.value("link-100", pair)
@@ -212,6 +216,25 @@ def _tunnel() -> list[Target]:
     return out
 
 
+def _websockets() -> list[Target]:
+    """What a WebSocket costs beside plain TCP."""
+    return [
+        Target(
+            f"{cell}, over a WebSocket: processor time by plain TCP's",
+            "×",
+            floor,
+            aim,
+            _websocket(cell, key),
+            at_most=True,
+        )
+        for cell, key, floor, aim in (
+            ("requests-1", "cpu_us", 2.2, 1.8),
+            ("requests-64", "cpu_us", 1.35, 1.2),
+            ("bulk-1-up", "cpu_gib", 1.8, 1.6),
+        )
+    ]
+
+
 TARGETS = [
     *_requests(FAST, "compiled, uvloop", ((512, 4.0, 6.0), (64, 4.0, 5.0), (1, 1.1, 1.3))),
     *_requests(PURE, "pure, asyncio", ((512, 2.0, 3.0), (64, 2.2, 3.0), (1, 0.9, 1.0))),
@@ -220,6 +243,7 @@ TARGETS = [
     *_processor_time(),
     *_wires(),
     *_tunnel(),
+    *_websockets(),
     Target(
         "ping beside 8 bulk streams: p99 by Go muxado v2's",
         "×",

@@ -62,6 +62,7 @@ class Options:
     work: Work
     loop: str
     wire: str
+    websocket: bool
     tls_dir: Path | None
 
 
@@ -84,6 +85,7 @@ def run_peer(
     parser.add_argument("--cell", default="{}")
     parser.add_argument("--loop", choices=LOOPS, default="asyncio")
     parser.add_argument("--wire", default="muxado-v2")
+    parser.add_argument("--websocket", action="store_true")
     parser.add_argument("--tls-dir", type=Path)
     parser.add_argument("--limit", type=int, default=60)
     parser.add_argument("--about", action="store_true")
@@ -96,7 +98,7 @@ def run_peer(
         return
     signal.alarm(args.limit)  # ends the process, whatever happens
     work = Work(**json.loads(args.cell))
-    options = Options(args.role, work, args.loop, args.wire, args.tls_dir)
+    options = Options(args.role, work, args.loop, args.wire, args.websocket, args.tls_dir)
     if args.role == "server":
         threading.Thread(target=_end_with_stdin, daemon=True).start()
         serve(options)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import muxado
 import muxado.sync
 from muxado.build import COMPILED
+from muxado.carriers import websockets
 
 from .common import (
     BACKLOG,
@@ -46,7 +47,7 @@ def serve_asyncio(options: Options) -> None:
                 stream.close()
 
     async def main() -> None:
-        async with muxado.serve(
+        async with (websockets.serve if options.websocket else muxado.serve)(
             without if keep else with_handlers,
             HOST,
             0,
@@ -64,9 +65,13 @@ def drive_asyncio(options: Options) -> Result:
 
     async def main() -> Result:
         config = replace(CONFIG, wire=options.wire)
-        session = await muxado.connect(
-            HOST, read_port(), ssl=client_context(options), config=config
-        )
+        context, port = client_context(options), read_port()
+        if options.websocket:
+            scheme = "ws" if context is None else "wss"
+            url = f"{scheme}://{HOST}:{port}/"
+            session = await websockets.connect(url, ssl=context, config=config)
+        else:
+            session = await muxado.connect(HOST, port, ssl=context, config=config)
 
         async def open_stream() -> muxado.Stream:
             return session.open()

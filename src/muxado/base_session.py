@@ -115,7 +115,8 @@ class BaseSession(Generic[StreamT]):
                 `compression`. Look at the socket and the TLS object; reading, writing or
                 closing there breaks the session. Behind a proxy that is believed (see
                 `serve(proxy_protocol=)`) `peername` is the client's, and `proxy_header` has
-                what the proxy said: its `source` and `destination`.
+                what the proxy said: its `source` and `destination`. Over a WebSocket there are
+                `headers` and `subprotocol`, and at the server `path`.
             default: what is returned for another name, or if the connection doesn't have it.
         """
         header = self._record.proxy_header
