@@ -10,6 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.patience import patience
+
 import muxado
 from muxado.cluster import Directory, Message, Node, PeerTLS
 from muxado.cluster.nats import NatsDirectory
@@ -45,7 +47,7 @@ async def main(args: argparse.Namespace) -> None:
             lambda session: node.serve(session, authenticate),
             "127.0.0.1",
             args.port,
-            config=muxado.Config(ping_interval=2.0, ping_timeout=4.0),
+            config=muxado.Config(ping_interval=2.0, ping_timeout=patience(4)),
             proxy_protocol=["127.0.0.0/8"] if args.behind_balancer else None,
         ) as server,
     ):
