@@ -40,7 +40,10 @@ class TransportLink(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]  # uvloop's derive from nothing
-        self._tls = transport.get_extra_info("ssl_object") is not None
+        secured = transport.get_extra_info("ssl_object")
+        self._tls = secured is not None
+        if secured is not None:
+            self._driver.core.agree(secured.selected_alpn_protocol())
         for name in ("peername", "sockname"):  # which asyncio's TLS forgets at its end
             self._addresses[name] = ask(transport, name)
         self._transport.set_write_buffer_limits(BUFFER_HIGH, BUFFER_LOW)  # type: ignore[union-attr]

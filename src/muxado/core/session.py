@@ -187,6 +187,23 @@ class CoreSession:
             self.closing.reject(ErrorCode.PROTOCOL_ERROR, name)
             return
         self._first_bytes = b""
+        self._speak(wire)
+        self.receive_data(first, now)
+
+    def agree(self, protocol: str | None) -> None:
+        """Take the wire of the protocol that TLS has chosen by ALPN, if the wire is still open.
+
+        A protocol that is no wire's decides nothing, as None does.
+        """
+        if self.ledger.rules.known or self.ledger.state >= CLOSING:
+            return
+        for wire in FORMATS.values():
+            if wire.rules.alpn and wire.rules.alpn == protocol:
+                self._speak(wire)
+
+    def _speak(self, wire: WireFormat) -> None:
+        """Begin on a wire that was not known before."""
+        now = self.ledger.now
         events = self.ledger.take_events()
         on_end, confirms = self.table.on_end, self._sender.confirms_output
         config = self.ledger.config
@@ -195,7 +212,6 @@ class CoreSession:
         if confirms:
             self._sender.confirm_output()
         self.ledger.note(events)
-        self.receive_data(first, now)
 
     def receive_data(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Take in bytes; the same as `receive_buffer` and `bytes_received`, with a copy."""

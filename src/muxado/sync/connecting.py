@@ -352,5 +352,7 @@ def new_session(
     core = CoreSession(client=client, config=config or Config(), now=monotonic(), pool=pool)
     if layer is not None:
         core.confirm_output()
+    elif isinstance(sock, ssl_module.SSLSocket):
+        core.agree(sock.selected_alpn_protocol())
     driver = Driver(core, sock, SessionRecord(core, name, proxy_header), layer)
     return Session(driver), driver

@@ -19,7 +19,7 @@ from ..front_end import code_of
 from ..proxy_protocol import ProxyHeader
 from ..registry import SessionRecord
 from .driver import Driver
-from .secured import ChannelStream
+from .secured import ChannelStream, SecuredStream
 from .session import Session
 
 __all__ = ["SessionBlock"]
@@ -105,6 +105,9 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
             now=now,
             pool=None if admission is None else admission.pool,
         )
+        if isinstance(transport, (trio.SSLStream, SecuredStream)):
+            with contextlib.suppress(trio.NeedHandshakeError):  # a stream of the caller's
+                core.agree(transport.selected_alpn_protocol())
         if isinstance(transport, ChannelStream) and not transport.half_closes:
             core.confirm_output()
         record = SessionRecord(core, self._name, self._proxy_header)
