@@ -151,13 +151,14 @@ wheels-plan: ## list the wheels that a release builds
 			|| exit 1; \
 	done
 
-check: $(VENV)/installed ## check lint, types, spelling, workflows, the types of public names, and the documentation site
+check: $(VENV)/installed ## check lint, types, spelling, workflows, public names, instructions, and the documentation site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	@$(MAKE) --no-print-directory workflows
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --ignoreexternal --verifytypes muxado
+	$(BIN)/python -m benchmarks.instructions --check --only core --requests 64
 	@$(MAKE) --no-print-directory docs
 
 docs: $(VENV)/docs ## build the documentation site (every warning is an error)

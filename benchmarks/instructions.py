@@ -2,16 +2,23 @@
 
 A clock on a shared machine swings by a third; this count repeats within 0.2 %. Each kind of work
 is run twice, with N and with 4 N requests, and the difference is what 3 N requests take: start-up
-and imports cancel out. A request is a stream opened, 64 bytes each way, and both ends closed;
-both ends live in one process, with 64 requests at once. That of threads depends on which of them
-runs when, so it repeats less well.
+and imports cancel out. Both runs are forked from one process, since starting Python takes longest.
+A request is a stream opened, 64 bytes each way, and both ends closed; both ends live in one
+process, with 64 requests at once. That of threads depends on which of them runs when, so it repeats
+less well.
+
+`--check` compares with `instructions.json`, which holds what was counted for a build of Python and
+of the core (another build of the same version may need a tenth more or less), and fails if a
+request takes over 3 % more. `--record` writes there what is counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -23,6 +30,9 @@ REQUESTS = 640
 AT_ONCE = 64
 PAYLOAD = bytes(64)
 ROOT = Path(__file__).resolve().parent.parent
+RECORDS = Path(__file__).with_suffix(".json")
+# How much more than was recorded is let pass. Less is good, and to be recorded.
+TOLERANCE = 0.03
 
 
 def in_core(count: int) -> None:
@@ -153,24 +163,42 @@ WORKS: dict[str, Callable[[int], None]] = {
 }
 
 
-def instructions(python: str, work: str, count: int) -> int:
-    """Run `count` requests of a kind under valgrind and return the instructions of it all."""
+def run(work: str, count: int) -> None:
+    """Do `count` requests of a kind in one child, and 4 times as many in another."""
+    WORKS[work](AT_ONCE)
+    for number in (count, 4 * count):
+        child = os.fork()
+        if not child:
+            WORKS[work](number)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            sys.exit(f"the work failed: {status}")
+
+
+def per_request(python: str, work: str, count: int) -> float:
+    """Return the instructions of one request of a kind."""
     command = [
         *("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"),
         *(python, "-m", "benchmarks.instructions", "--run", work, "--requests", str(count)),
     ]
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    if done.returncode or found is None:
+    # A child goes on counting where its parent was.
+    found = [int(number) for number in re.findall(r"Collected : (\d+)", done.stderr)]
+    if done.returncode or len(found) != 3:
         sys.exit(f"valgrind failed:\n{done.stderr}")
-    return int(found[1])
-
-
-def per_request(python: str, work: str, count: int) -> float:
-    """Return the instructions of one request of a kind."""
-    few, many = (instructions(python, work, number) for number in (count, 4 * count))
+    few, many, _ = found
     return (many - few) / (3 * count)
+
+
+def build_of(python: str) -> str:
+    """Return the name of a build: of Python, of the core, and of the machine."""
+    ask = "import sys, muxado.build; print(sys.version, muxado.build.COMPILED)"
+    done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+    *version, compiled = done.stdout.split()
+    core = "compiled" if compiled == "True" else "pure"
+    return f"{platform.machine()}, {core} core, Python {' '.join(version)}"
 
 
 def main() -> None:
@@ -179,17 +207,44 @@ def main() -> None:
         description="Count the machine instructions of a request; needs valgrind.",
     )
     parser.add_argument("--python", default=sys.executable, help="the interpreter to measure")
-    parser.add_argument("--requests", type=int, default=REQUESTS, help="N (640)")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help=f"N ({REQUESTS})")
     parser.add_argument("--only", choices=list(WORKS), action="append", help="this kind of work")
+    parser.add_argument("--check", action="store_true", help="fail if one takes more than recorded")
+    parser.add_argument("--record", action="store_true", help="write down what is counted")
     parser.add_argument("--run", choices=list(WORKS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        WORKS[options.run](options.requests)
+        run(options.run, options.requests)
         return
     if shutil.which("valgrind") is None:
+        if options.check:
+            print("the instructions of a request are not counted: there is no valgrind")
+            return
         sys.exit("valgrind is needed: a package of that name has it")
+    records = json.loads(RECORDS.read_text())
+    build = build_of(options.python)
+    recorded = records.setdefault(build, {})
+    if options.check and not recorded:
+        print("the instructions of a request are not counted: none are recorded for this Python")
+        return
+    worse = []
     for work in options.only or WORKS:
-        print(f"{work:8} {per_request(options.python, work, options.requests):10,.0f}", flush=True)
+        if options.check and work not in recorded:
+            continue
+        counted = round(per_request(options.python, work, options.requests))
+        line = f"{work:8} {counted:10,}"
+        if work in recorded:
+            change = counted / recorded[work] - 1
+            line += f"   {change:+.1%} against what is recorded"
+            if change > TOLERANCE:
+                worse.append(work)
+        print(line, flush=True)
+        if options.record:
+            recorded[work] = counted
+    if options.record:
+        RECORDS.write_text(json.dumps(records, indent=2, sort_keys=True) + "\n")
+    if options.check and worse:
+        sys.exit(f"a request takes over 3 % more instructions: {', '.join(worse)}")
 
 
 if __name__ == "__main__":
