@@ -20,8 +20,8 @@ PIECES = [random.Random(number).randbytes(20 * KIB) for number in range(STREAMS)
 
 
 @pytest.fixture(params=[(name, scheme) for name in FRONT_ENDS for scheme in SCHEMES], ids="-".join)
-def place(request: pytest.FixtureRequest, front_ends: dict[str, FrontEnd], tls: Tls) -> Place:
-    """The server's front end is the one that holds back."""
+def holder(request: pytest.FixtureRequest, front_ends: dict[str, FrontEnd], tls: Tls) -> Place:
+    """Where the server's front end is the one that holds back."""
     name, scheme = request.param
     contexts = (tls.client, tls.server) if scheme == "tls" else (None, None)
     return Place(front_ends[name], front_ends[name], *contexts)
@@ -35,12 +35,12 @@ def say(client: Side) -> None:
         stream.write_eof()
 
 
-def test_more_than_there_is_room_for_arrives_in_time(place: Place) -> None:
+def test_more_than_there_is_room_for_arrives_in_time(holder: Place) -> None:
     room: dict[str, Any] = {"accept_backlog": 4, "max_receive_memory": 50 * KIB}
-    with place.connected(wire="smux-v2", close_timeout=PATIENCE, **room) as (client, server):
+    with holder.connected(wire="smux-v2", close_timeout=PATIENCE, **room) as (client, server):
         say(client)
         # asyncio's TLS has no half-close, and smux nothing that tells that all has arrived.
-        early = place.client_tls is None or place.client.name != "asyncio"
+        early = holder.client_tls is None or holder.client.name != "asyncio"
         if early:
             client.close()  # the end comes behind all of it
         arrived: dict[int, bytes] = {}
@@ -61,9 +61,9 @@ def test_more_than_there_is_room_for_arrives_in_time(place: Place) -> None:
         assert server.stats().refusals == 0
 
 
-def test_streams_of_both_sides_go_on_once_there_is_room(place: Place) -> None:
+def test_streams_of_both_sides_go_on_once_there_is_room(holder: Place) -> None:
     room: dict[str, Any] = {"max_incoming_streams": 3, "max_receive_memory": 50 * KIB}
-    with place.connected(wire="smux-v2", **room) as (client, server):
+    with holder.connected(wire="smux-v2", **room) as (client, server):
 
         def serve() -> None:
             for _ in range(STREAMS):
@@ -79,8 +79,8 @@ def test_streams_of_both_sides_go_on_once_there_is_room(place: Place) -> None:
             serving.result(PATIENCE)
 
 
-def test_a_session_can_be_ended_while_its_peer_is_held_back(place: Place) -> None:
-    with place.connected(wire="smux-v2", accept_backlog=1) as (client, server):
+def test_a_session_can_be_ended_while_its_peer_is_held_back(holder: Place) -> None:
+    with holder.connected(wire="smux-v2", accept_backlog=1) as (client, server):
         say(client)
         server.accept()
         server.close()
@@ -89,9 +89,9 @@ def test_a_session_can_be_ended_while_its_peer_is_held_back(place: Place) -> Non
             client.accept()
 
 
-def test_a_server_for_any_wire_holds_back_as_well(place: Place) -> None:
+def test_a_server_for_any_wire_holds_back_as_well(holder: Place) -> None:
     server_config: dict[str, Any] = {"wire": "auto", "accept_backlog": 1}
-    with place.connected(server_config, wire="smux-v2") as (client, server):
+    with holder.connected(server_config, wire="smux-v2") as (client, server):
         say(client)
         for number in range(STREAMS):
             assert server.accept().read_all() == PIECES[number]

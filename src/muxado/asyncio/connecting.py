@@ -130,6 +130,8 @@ async def _dial(
     sock = command.sock if command is not None else await reach(target, **tcp)
     forks.guard(sock)
     session, driver = new_session(client=True, config=config, name=name)
+    if target.proxy is not None:  # some end both ways with the first end they see
+        driver.core.confirm_output()
     link = TransportLink(driver) if command is None else CommandLink(driver, command)
     loop = driver.loop
     options: dict[str, Any] = {"sock": sock}

@@ -114,7 +114,11 @@ def connect(
     else:
         with in_time(target) as deadline:
             reached = dial(target, deadline, source_address)
-    session: Session = or_close(reached, _over, reached, client=True, config=config, name=name)
+    proxied = target.proxy is not None
+    session: Session
+    session, _ = or_close(
+        reached, new_session, reached, client=True, config=config, name=name, proxied=proxied
+    )
     return session
 
 
@@ -311,7 +315,7 @@ def client(sock: socket.socket, *, config: Config | None = None) -> Session:
     Raises:
         RuntimeError: no thread can be started for it; the socket is still the caller's.
     """
-    return _over(sock, client=True, config=config)
+    return new_session(sock, client=True, config=config)[0]
 
 
 def server(sock: socket.socket, *, config: Config | None = None) -> Session:
@@ -327,11 +331,7 @@ def server(sock: socket.socket, *, config: Config | None = None) -> Session:
     Raises:
         RuntimeError: no thread can be started for it; the socket is still the caller's.
     """
-    return _over(sock, client=False, config=config)
-
-
-def _over(sock: socket.socket, *, client: bool, config: Config | None, name: str = "") -> Session:
-    return new_session(sock, client=client, config=config, name=name)[0]
+    return new_session(sock, client=False, config=config)[0]
 
 
 def new_session(
@@ -343,16 +343,20 @@ def new_session(
     pool: MemoryPool | None = None,
     proxy_header: ProxyHeader | None = None,
     layer: Layer | None = None,
+    proxied: bool = False,
 ) -> tuple[Session, Driver]:
     """Make a session over a connected socket, or a layer over it, and its driver.
+
+    A proxy may end both ways with the first end it sees, so a session through one confirms its
+    output.
 
     Raises:
         RuntimeError: no thread can be started for it; the socket is still the caller's.
     """
     core = CoreSession(client=client, config=config or Config(), now=monotonic(), pool=pool)
-    if layer is not None:
+    if layer is not None or proxied:
         core.confirm_output()
-    elif isinstance(sock, ssl_module.SSLSocket):
+    if isinstance(sock, ssl_module.SSLSocket):
         core.agree(sock.selected_alpn_protocol())
     driver = Driver(core, sock, SessionRecord(core, name, proxy_header), layer)
     return Session(driver), driver

@@ -40,6 +40,8 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
         name: what to call it.
         admission: the server's that it is for; None if it is for none.
         proxy_header: what a proxy said of the connection.
+        proxied: whether it goes through a proxy, which may end both ways with the first end it
+            sees.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
         name: str = "",
         admission: Admission | None = None,
         proxy_header: ProxyHeader | None = None,
+        proxied: bool = False,
     ) -> None:
         self._entered = False
         self._session: Session | None = None  # while the block runs
@@ -62,6 +65,7 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
         self._name = name
         self._admission = admission
         self._proxy_header = proxy_header
+        self._proxied = proxied
         self._token: trio.lowlevel.TrioToken | None = None
         with contextlib.suppress(RuntimeError):  # it may be made before trio runs
             self._token = trio.lowlevel.current_trio_token()
@@ -108,7 +112,8 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
         if isinstance(transport, (trio.SSLStream, SecuredStream)):
             with contextlib.suppress(trio.NeedHandshakeError):  # a stream of the caller's
                 core.agree(transport.selected_alpn_protocol())
-        if isinstance(transport, ChannelStream) and not transport.half_closes:
+        whole = isinstance(transport, ChannelStream) and not transport.half_closes
+        if self._proxied or whole:
             core.confirm_output()
         record = SessionRecord(core, self._name, self._proxy_header)
         self._driver = driver = Driver(core, transport, record)

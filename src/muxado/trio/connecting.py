@@ -106,7 +106,8 @@ def connect(
             return CommandStream(Command(target.command, grace))
         return await in_time(target, partial(dial, target))
 
-    return SessionBlock(begin, sock, client=True, config=config, name=name)
+    proxied = target.proxy is not None
+    return SessionBlock(begin, sock, client=True, config=config, name=name, proxied=proxied)
 
 
 async def in_time(
