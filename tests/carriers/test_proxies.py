@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -384,6 +385,58 @@ def test_a_hub_is_reached_through_a_real_proxy(
         context = tls.client if secured else None
         question = bytes(1_000_000)
         assert ask(question, "localhost", port, proxy=url, ssl=context) == question
+
+
+def leave_on_asyncio(data: bytes, *args: Any, **kwds: Any) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(patience(30)), muxado.connect(*args, **kwds) as session:
+            stream = session.open()
+            await stream.write(data)
+            stream.write_eof()
+
+    asyncio.run(main())
+
+
+def leave_in_threads(data: bytes, *args: Any, **kwds: Any) -> None:
+    with muxado.sync.connect(*args, **kwds) as session:
+        stream = session.open()
+        stream.sendall(data)
+        stream.write_eof()
+
+
+def leave_on_trio(data: bytes, *args: Any, **kwds: Any) -> None:
+    async def main() -> None:
+        with trio.fail_after(patience(30)):
+            async with muxado.trio.connect(*args, **kwds) as session:
+                stream = session.open()
+                await stream.send_all(data)
+                await stream.send_eof()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("run", REAL)
+@pytest.mark.parametrize("leave", [leave_on_asyncio, leave_in_threads, leave_on_trio])
+def test_what_was_written_before_the_end_passes_a_proxy_that_ends_both_ways(
+    leave: Callable[..., None], run: Any, tmp_path: Path
+) -> None:
+    """microsocks does, and would so lose what the server has not read."""
+    arrived: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+    def handle(session: muxado.sync.Session) -> None:
+        try:
+            with session.accept() as stream:
+                pieces = []
+                while data := stream.recv(10_000):
+                    pieces.append(data)
+            arrived.put(b"".join(pieces))
+        except Exception as exc:
+            arrived.put(exc)
+
+    written = bytes(range(256)) * 4096
+    with run(tmp_path) as url, muxado.sync.serve(handle, "127.0.0.1", 0) as server:
+        leave(written, "127.0.0.1", server.addresses[0][1], proxy=url)
+        assert arrived.get(timeout=patience(30)) == written
 
 
 @pytest.mark.parametrize("run", REAL)
