@@ -16,9 +16,6 @@ from muxado.carriers.websockets import connect, serve
 from .gopeer import GoPeer
 from .helpers import MIB, data_of, echo, exchange, running
 from .meeting import HOST, end
-from .test_wires import program
-
-__all__ = ["program"]
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +27,7 @@ Meet = Callable[..., Awaitable[tuple[Session, GoPeer]]]
 
 @pytest.fixture(params=WAYS, ids="-".join)
 async def meet(
-    request: pytest.FixtureRequest, program: Path, tmp_path: Path, no_tasks_left: None
+    request: pytest.FixtureRequest, wires_program: Path, tmp_path: Path, no_tasks_left: None
 ) -> AsyncIterator[Meet]:
     """Starts a Go peer and connects a session to it over a WebSocket; the client dials."""
     library, wire, subprotocol, role = request.param
@@ -38,7 +35,7 @@ async def meet(
 
         async def start(**flags: Any) -> GoPeer:
             flags |= {"library": library, "websocket": subprotocol, "behaviour": "echo"}
-            go = await GoPeer.start(program, tmp_path / "go.stderr", **flags)
+            go = await GoPeer.start(wires_program, tmp_path / "go.stderr", **flags)
             stack.push_async_callback(go.finish)
             return go
 
