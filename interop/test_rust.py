@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from tests.patience import patience
 
 import muxado
 from muxado import Config, Session
@@ -19,7 +20,8 @@ from .gopeer import BUILD_TIMEOUT, GoPeer
 from .helpers import MIB, data_of, echo, exchange, running
 from .meeting import HOST, end
 
-pytestmark = pytest.mark.anyio
+# The first test waits for the build.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(BUILD_TIMEOUT + patience(60))]
 
 SOURCE = Path(__file__).parent / "rust"
 WIRES = {"muxado": "muxado-v2", "yamux": "yamux"}
