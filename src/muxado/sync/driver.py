@@ -263,9 +263,11 @@ class Driver(BaseDriver):
         Once that has ended with its session, a thread of its own does.
         """
         self._callbacks.append(callback)
+        if self._in_thread():
+            return
         if self.gone:
             threading.Thread(target=self._call_back, name="muxado callback", daemon=True).start()
-        elif not self._in_thread():
+        else:
             self._wake_thread()
 
     def refuse(self) -> None:
@@ -503,7 +505,8 @@ class Driver(BaseDriver):
             with self._lock:
                 self.gone = True
                 self._notify(0)
-            self._call_back()
+            while self._callbacks:
+                self._call_back()
             _io_threads.discard(threading.get_ident())
 
     def _call_back(self) -> None:

@@ -50,12 +50,12 @@ class StreamHandlers:
             if stream is None:
                 return
             self.running.add(stream)
-            try:
-                self._workers.submit(partial(self._handle, stream))
-            except RuntimeError as exc:
-                logger.warning("no thread for stream %d: %s", stream.id, exc)
-                give_up(stream, ErrorCode.STREAM_REFUSED)
-                self.running.remove(stream)
+            self._workers.submit(partial(self._handle, stream), partial(self._refuse, stream))
+
+    def _refuse(self, stream: Stream, exc: RuntimeError) -> None:
+        logger.warning("no thread for stream %d: %s", stream.id, exc)
+        give_up(stream, ErrorCode.STREAM_REFUSED)
+        self.running.remove(stream)
 
     def end(self) -> None:
         """Let the threads end when they are done."""

@@ -49,20 +49,32 @@ class Workers:
         self._idle: deque[Worker] = deque()
         self._closed = False
 
-    def submit(self, job: Callable[[], object]) -> None:
+    def submit(self, job: Callable[[], object], failed: Callable[[RuntimeError], object]) -> None:
         """Run a job, which raises no `Exception`, in a thread that has nothing else to do.
 
-        Raises:
-            RuntimeError: no thread can be started.
+        Args:
+            job: what to run.
+            failed: is called instead, without the driver's lock, if no thread can be started.
         """
         try:
             worker = self._idle.pop()  # the one whose memory is the warmest
         except IndexError:
-            work = partial(self._work, job)
-            threading.Thread(target=work, name=self._name, daemon=True).start()
+            self._driver.call_soon(partial(self._start, job, failed))
             return
         worker.job = job
         self._driver.wake(worker)
+
+    def _start(self, job: Callable[[], object], failed: Callable[[RuntimeError], object]) -> None:
+        """Start a thread, without the driver's lock.
+
+        `Thread.start` waits for the new thread, and before that says it has started the garbage
+        collector may run in it, and close a stream, which takes the lock.
+        """
+        work = partial(self._work, job)
+        try:
+            threading.Thread(target=work, name=self._name, daemon=True).start()
+        except RuntimeError as exc:
+            failed(exc)
 
     def close(self) -> None:
         """Let the threads end when they are done."""
