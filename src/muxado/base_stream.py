@@ -240,13 +240,14 @@ class BaseStream(Generic[SessionT]):
 
     def _watch_end(self, callback: Callable[[], object]) -> None:
         """Have a function called when the stream is over."""
-        core = self._core
-        if core.state == CLOSED:
-            callback = partial(call_logged, callback)
+        self._core.await_end(self._waiter_for(partial(self._look_at_end, callback)))
+
+    def _look_at_end(self, callback: Callable[[], object]) -> None:
+        """Call a function if the stream is over; else the FIN has left, and it goes on waiting."""
+        if self._core.state == CLOSED:
+            call_logged(callback)
         else:
-            # It is called too when the FIN has left, and looks again.
-            callback = partial(self.on_end, callback)
-        core.await_end(self._waiter_for(callback))
+            self.on_end(callback)
 
     def _waiter_for(self, callback: Callable[[], object]) -> object:
         """Return an object, to leave with the core, that has a function called when woken."""

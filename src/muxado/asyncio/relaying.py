@@ -21,25 +21,30 @@ __all__ = ["relay"]
 
 
 class StreamRelay(BaseRelay):
-    """Passes on between two streams, of one session or of two."""
+    """Passes on between two streams, of one session or of two.
 
-    __slots__ = ("_other", "_over_count")
+    A stream that is read tells by that of its reset. Once it has said its end, or while the other
+    one takes nothing, it is not read, and its end is watched instead.
+    """
+
+    __slots__ = ("_other", "_over_count", "_watches_other", "_watches_stream")
 
     def __init__(
         self,
         stream: Stream,
         other: Stream,
-        idle_timeout: float | None,
-        half_closed_timeout: float | None,
+        idle_timeout: float | None = None,
+        half_closed_timeout: float | None = None,
+        on_end: Callable[[RelayResult], object] | None = None,
     ) -> None:
-        super().__init__(stream, idle_timeout, half_closed_timeout)
+        super().__init__(stream, idle_timeout, half_closed_timeout, on_end)
         self._other = other
         self._over_count = 0  # how many of the two streams are over
+        self._watches_stream = False
+        self._watches_other = False
 
     def start(self) -> None:
         """Begin to pass on."""
-        self._stream.on_end(self._stream_is_over)
-        self._other.on_end(self._other_is_over)
         self._to_other()
         self._to_stream()
 
@@ -47,6 +52,7 @@ class StreamRelay(BaseRelay):
         """Pass on what the stream has."""
         if not self.output_ended and self._pass(self._stream, self._other, self._to_other):
             self._output_has_ended()
+            self._watch_stream()
             self._set_timer()
             self._look()
 
@@ -54,6 +60,7 @@ class StreamRelay(BaseRelay):
         """Pass on what the other stream has."""
         if not self.input_ended and self._pass(self._other, self._stream, self._to_stream):
             self._input_has_ended()
+            self._watch_other()
             self._set_timer()
             self._look()
 
@@ -68,6 +75,10 @@ class StreamRelay(BaseRelay):
         while self.ended is None:
             try:
                 if not target.write_nowait(b"", again):
+                    if source is self._stream:
+                        self._watch_stream()
+                    else:
+                        self._watch_other()
                     return False
             except MuxadoError as exc:
                 self._failed(target, exc)
@@ -79,15 +90,26 @@ class StreamRelay(BaseRelay):
                 return False
             if data is None:
                 return False
-            if not data:
+            if data:
+                if source is self._stream:
+                    self._came_from_stream(len(data))
+                else:
+                    self._came_for_stream(len(data))
+                target.write_nowait(data)
+            if not data or source.at_eof():
                 target.write_eof()
                 return True
-            if source is self._stream:
-                self._came_from_stream(len(data))
-            else:
-                self._came_for_stream(len(data))
-            target.write_nowait(data)
         return False
+
+    def _watch_stream(self) -> None:
+        if not self._watches_stream:
+            self._watches_stream = True
+            self._stream.on_end(self._stream_is_over)
+
+    def _watch_other(self) -> None:
+        if not self._watches_other:
+            self._watches_other = True
+            self._other.on_end(self._other_is_over)
 
     def _stream_is_over(self) -> None:
         self._one_is_over(self._stream, self.output_ended)

@@ -26,6 +26,7 @@ from .member import Member, read_header
 from .memory import MemoryDirectory
 from .names import check_name, is_name
 from .node import Node
+from .outgoing import Passing
 from .registration import Registration
 from .stats import NodeStats
 
@@ -53,6 +54,7 @@ __all__ = [
     "Node",
     "NodeStats",
     "Note",
+    "Passing",
     "PeerTLS",
     "Place",
     "Refused",

@@ -15,16 +15,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
+from math import inf
 from time import monotonic
 
-from ..asyncio import Stream
+from ..asyncio import Session, Stream
 from ..errors import ErrorCode, MuxadoError, SessionError
 from .directory import Directory, Route
-from .errors import DirectoryAway, HeaderError, NameAway, NameUnknown, Refused
+from .errors import ClusterError, DirectoryAway, NameAway, NameUnknown, Refused
 from .hints import Hints
 from .holdings import Holdings
 from .incoming import Incoming
 from .lines import Header, Verdict
+from .outgoing import Asking, Passing
 from .peers import PeerAway, Peers
 from .registration import Registration
 
@@ -85,29 +88,93 @@ class Finder:
         self._grace = grace
         self._allow = allow
         self._incoming: set[Incoming] = set()
+        self._searches: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def open(self, header: Header, priority: int) -> Stream:
         """Open a stream to the session that has the header's name.
 
         Raises:
             ClusterError: it is not to be had; see `Node.open`.
+            TimeoutError: the header's remaining time is up.
         """
+        async with asyncio.timeout(header.remaining):
+            return await self._open(header, priority)
+
+    def pass_on(self, passing: Passing, header: Header, priority: int) -> None:
+        """Pass a stream on to the session that has the header's name: see `Node.pass_on`."""
+        try:
+            stream = self._open_here(header, priority)
+            if stream is not None:
+                passing.found(stream)
+            elif not self._ask_for(passing, header, priority):
+                self._search(passing, header, priority)
+        except ClusterError as exc:
+            passing.fail(exc)
+
+    def _ask_for(self, passing: Passing, header: Header, priority: int) -> bool:
+        """Ask where the name was the last time; return False if that needs waiting."""
+        route = self._hints.route(header.name)
+        session = None if route is None else self._peers.at_hand(route.place)
+        if route is None or session is None:
+            return False
+        try:
+            stream = self._open_there(session, header, priority)
+        except NotHere:
+            return False
+        timeout = VERDICT_TIMEOUT
+        until = inf
+        if header.remaining is not None:
+            timeout = min(timeout, header.remaining)
+            until = monotonic() + header.remaining
+
+        def told(verdict: int | None) -> None:
+            try:
+                self._conclude(stream, header, verdict)
+            except NotHere:
+                self._refute(header.name, route)
+                self._search(passing, _with_rest(header, until), priority)
+            except ClusterError as exc:
+                passing.fail(exc)
+            else:
+                self._hints.remember(header.name, route)
+                passing.found(stream)
+
+        passing.look(Asking(stream, told, timeout).cancel)
+        return True
+
+    def _search(self, passing: Passing, header: Header, priority: int) -> None:
+        """Have a task look for the way."""
+        if self._closed:
+            passing.fail(NameAway("this server is closed"))
+            return
+
+        async def search() -> None:
+            try:
+                passing.found(await self.open(header, priority))
+            except (MuxadoError, TimeoutError) as exc:
+                passing.fail(exc)
+            except BaseException:
+                passing.fail(None)
+                raise
+
+        task = asyncio.get_running_loop().create_task(search(), name="muxado cluster: a search")
+        self._searches.add(task)
+        task.add_done_callback(self._searches.discard)
+        passing.look(task.cancel)
+        passing.stream.on_end(passing.cancel_search)
+
+    async def _open(self, header: Header, priority: int) -> Stream:
         name = header.name
         gone_at: float | None = None  # since when it is known to be away
         pause = FIRST_PAUSE
-        until = None if header.remaining is None else monotonic() + header.remaining
+        until = inf if header.remaining is None else monotonic() + header.remaining
         while True:
             now = monotonic()
-            if until is not None:
-                rest = max(0.0, until - now)
-                header = Header(header.service, name, 0, rest, header.origin, header.identity)
-            registration = self._holdings.usable(name)
-            if registration is not None:
-                _check(self._judge(header, registration), header)
-                with contextlib.suppress(SessionError):
-                    stream = registration.open(header, priority)
-                    self.opened_here += 1
-                    return stream
+            header = _with_rest(header, until)
+            stream = self._open_here(header, priority)
+            if stream is not None:
+                return stream
             remembered = self._hints.route(name)
             away: DirectoryAway | None = None
             route = remembered
@@ -147,9 +214,12 @@ class Finder:
         incoming.start()
 
     def close(self) -> None:
-        """Give up the streams of peers whose header has not come yet."""
+        """Give up what is under way: headers of peers that have not come, and searches."""
+        self._closed = True
         for incoming in list(self._incoming):
             incoming.cancel()
+        for search in self._searches:
+            search.cancel()
 
     async def _find(self, name: str) -> Route | None:
         self.look_ups += 1
@@ -163,27 +233,62 @@ class Finder:
         """
         try:
             session = await self._peers.get(route.place)
-            stream = session.open(priority=priority)
-        except (PeerAway, SessionError) as exc:
+        except PeerAway as exc:
             raise NotHere from exc
+        stream = self._open_there(session, header, priority)
+        verdict: int | None = None
         try:
-            passed = Header(
-                header.service, header.name, 1, header.remaining, header.origin, header.identity
-            )
-            await stream.write(passed.pack())
-            async with asyncio.timeout(VERDICT_TIMEOUT):
-                verdict = (await stream.readexactly(1))[0]
-        except (MuxadoError, asyncio.IncompleteReadError, TimeoutError) as exc:
-            stream.reset(ErrorCode.STREAM_CANCELLED)
-            if isinstance(exc, HeaderError):
-                raise
-            raise NotHere from exc
+            with contextlib.suppress(MuxadoError, asyncio.IncompleteReadError, TimeoutError):
+                async with asyncio.timeout(VERDICT_TIMEOUT):
+                    verdict = (await stream.readexactly(1))[0]
         except BaseException:
             stream.reset(ErrorCode.STREAM_CANCELLED)
             raise
+        self._conclude(stream, header, verdict)
+        return stream
+
+    def _open_here(self, header: Header, priority: int) -> Stream | None:
+        """Open a stream to a session of this server, None if the name is not here."""
+        registration = self._holdings.usable(header.name)
+        if registration is None:
+            return None
+        _check(self._judge(header, registration), header)
+        try:
+            stream = registration.open(header, priority)
+        except SessionError:
+            return None
+        self.opened_here += 1
+        return stream
+
+    def _open_there(self, session: Session, header: Header, priority: int) -> Stream:
+        """Open a stream with a peer, which says what becomes of it.
+
+        Raises:
+            NotHere: the session takes no streams.
+        """
+        line = Header(
+            header.service, header.name, 1, header.remaining, header.origin, header.identity
+        ).pack()
+        try:
+            stream = session.open(priority=priority)
+            stream.write_nowait(line)
+        except SessionError as exc:
+            raise NotHere from exc
+        return stream
+
+    def _conclude(self, stream: Stream, header: Header, verdict: int | None) -> None:
+        """Take a peer's verdict on a stream, None if none has come.
+
+        Raises:
+            NotHere: the route is wrong; nothing was sent to the session.
+            ClusterError: the session should not have it.
+        """
         if verdict == Verdict.HERE:
             self.opened_there += 1
-            return stream
+            return
+        if verdict is None:
+            stream.reset(ErrorCode.STREAM_CANCELLED)
+            raise NotHere
         stream.close()
         _check(verdict, header)
         raise NotHere
@@ -211,6 +316,13 @@ class Finder:
     def _refute(self, name: str, route: Route) -> None:
         self.refuted += 1
         self._hints.refute(name, route)
+
+
+def _with_rest(header: Header, until: float) -> Header:
+    """Return a header whose remaining time is what is left of it."""
+    if header.remaining is None:
+        return header
+    return replace(header, hop=0, remaining=max(0.0, until - monotonic()))
 
 
 def _check(verdict: int, header: Header) -> None:

@@ -89,7 +89,7 @@ class Incoming:
         if other is None:
             stream.close()
         else:
-            StreamRelay(stream, other, None, None).start()
+            StreamRelay(stream, other).start()
 
     def _refuse(self, code: ErrorCode) -> None:
         self._end()

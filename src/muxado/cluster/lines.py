@@ -36,6 +36,8 @@ HEADER_LIMIT: Final = 4096
 MESSAGE_LIMIT: Final = 16 * 1024
 """Bytes of a message, with its end of line."""
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 
 class Verdict(IntEnum):
     """The byte with which a server answers a header that another server has sent.
@@ -172,7 +174,7 @@ def check_version(message: Message) -> None:
 
 
 def _pack(fields: dict[str, object], limit: int) -> bytes:
-    line = json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+    line = _encode(fields).encode() + b"\n"
     if len(line) > limit:
         raise HeaderError(f"a line of {len(line)} bytes: {limit} at most")
     return line

@@ -6,7 +6,6 @@ the directory, `Peers` has the sessions with other servers, and `Finder` the way
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Collection
@@ -34,6 +33,7 @@ from .hints import Hints
 from .holdings import Holdings
 from .lines import Header, Message
 from .names import check_name, is_name
+from .outgoing import Passing
 from .peers import Peers
 from .registration import Registration
 from .stats import NodeStats
@@ -336,8 +336,48 @@ class Node:
         check_name(name)
         self._check_started()
         header = Header(service, name, 0, timeout, origin, identity)
-        async with asyncio.timeout(timeout):
-            return await self._finder.open(header, priority)
+        return await self._finder.open(header, priority)
+
+    def pass_on(
+        self,
+        stream: Stream,
+        name: str,
+        service: str = "",
+        *,
+        timeout: float | None = 30.0,
+        origin: str = "",
+        identity: str = "",
+        priority: int = 0,
+        on_end: Callable[[Passing], object] | None = None,
+    ) -> Passing:
+        """Pass a caller's stream on to the session that has a name, on whichever server.
+
+        It is what `open` and `muxado.relay` do together, for less: there is no task for a name that
+        is here, or was found at another server before. It waits for nothing.
+
+        Args:
+            stream: the stream, which belongs to it from now on. It is reset if it does not get
+                there, with the code of what `open` would have raised.
+            name: the name.
+            service: what is asked of it.
+            timeout: seconds within which the session must be found, None for no limit.
+            origin: the caller's address, which the session is told.
+            identity: who the caller is, which the session is told.
+            priority: as for `Session.open`.
+            on_end: called when it is over. It must not wait.
+
+        Returns:
+            what can be cancelled, and waited for.
+
+        Raises:
+            UsageError: it is no name, or the node is not started.
+        """
+        check_name(name)
+        self._check_started()
+        passing = Passing(stream, on_end)
+        header = Header(service, name, 0, timeout, origin, identity)
+        self._finder.pass_on(passing, header, priority)
+        return passing
 
     # The end
 

@@ -105,15 +105,20 @@ class Peers:
         address: tuple[str, int] = self._server.addresses[0][:2]
         return address
 
+    def at_hand(self, place: Place) -> Session | None:
+        """Return the session with a server, None if it would have to be dialled."""
+        peer = self._peers.get(place.node)
+        return peer.session if peer is not None and peer.usable else None
+
     async def get(self, place: Place) -> Session:
         """Return the session with a server, and dial it if there is none.
 
         Raises:
             PeerAway: it can't be reached, or another server is there.
         """
-        peer = self._peers.get(place.node)
-        if peer is not None and peer.usable:
-            return peer.session
+        session = self.at_hand(place)
+        if session is not None:
+            return session
         dial = self._dials.get(place)
         if dial is None:
             dial = self._dials[place] = self._begin(self._dial(place), "dials a peer")

@@ -68,14 +68,18 @@ class Uses:
         if not client.rights.may_reach(name):
             raise Refused(f"no right: reach:{name}")
         with client.using(name, lambda rights: rights.may_reach(name)):
-            other = await self._node.open(
+            passing = self._node.pass_on(
+                stream,
                 name,
                 name,
                 timeout=TIMEOUT,
                 origin=address_of(client.session),
                 identity=client.name,
             )
-            await relay(stream, other)
+            try:
+                await passing.wait_closed()
+            finally:
+                passing.cancel()
 
     async def _forward(self, client: Connected, stream: Stream, host: str, port: int) -> None:
         if not client.rights.has("forward"):
