@@ -67,6 +67,28 @@ async def test_a_killed_subprocess_ends_its_session_with_an_error() -> None:
     assert await process.wait() < 0
 
 
+async def test_what_a_peer_sent_before_its_reset_is_read_though_a_write_met_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        peer = socket.create_connection(server.getsockname())
+        sock, _ = server.accept()
+    reader, writer = await asyncio.open_connection(sock=sock)
+    async with muxado.server(reader, writer) as session:
+        data = b"." * 50_000
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # The loop does not run meanwhile: its first step is to write.
+        ours = session.open(eager=True)
+        peer.sendall(packed(DATA, SYN, 1, data) + packed(DATA, 0, 1, data))
+        peer.close()
+        stream = await session.accept()
+        assert await stream.readexactly(2 * len(data)) == 2 * data
+        with pytest.raises(muxado.SessionError):
+            await stream.read()
+        assert session.close_reason is not None
+        assert isinstance(session.close_reason.exception, ConnectionError)
+        await asyncio.gather(ours.wait_closed(), stream.wait_closed(), return_exceptions=True)
+
+
 # Peers that fall silent
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 from .. import forks
@@ -81,8 +83,25 @@ class TransportLink(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.writable = False
+        if isinstance(exc, OSError) and not self._tls and not self._driver.lost:
+            self._read_rest()
         self._driver.connection_lost(exc)
         self._transport = self.kept = None
+
+    def _read_rest(self) -> None:
+        """Read what the peer sent before it left: a loop reads no more once a write has failed."""
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return
+        core = self._driver.core
+        with (
+            contextlib.suppress(OSError),
+            socket.fromfd(sock.fileno(), sock.family, sock.type) as copy,
+        ):
+            copy.setblocking(False)
+            while count := copy.recv_into(core.receive_buffer()):
+                core.bytes_received(count, monotonic())
 
     # For the driver
 
