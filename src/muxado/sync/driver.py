@@ -35,7 +35,6 @@ import contextlib
 import logging
 import selectors
 import socket
-import ssl
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -46,13 +45,13 @@ from typing import NoReturn, TypeVar
 
 from .. import forks
 from ..admission import refuse
-from ..core import ABORT, CLOSE, ENDING, HALF_CLOSE, NOTHING, CoreSession, CoreStream
-from ..endpoint import tune
+from ..core import ENDING, NOTHING, CoreSession, CoreStream
 from ..errors import ErrorCode, MuxadoError, UsageError
-from ..front_end import WRITE_SIZE, BaseDriver, call_logged
+from ..front_end import BaseDriver, call_logged
 from ..layers import Layer
 from ..registry import SessionRecord
 from .crowd import GATHER_TIME, Crowd, Member
+from .link import SocketLink
 from .locks import LONGEST_SELECT, Waiter, calling_back, from_a_handler, holder_test, is_ours
 
 T = TypeVar("T")
@@ -65,12 +64,6 @@ ACCEPT_PAUSE = 0.05
 # Seconds after which a stream that was dropped unclosed is reset. A reset discards what the peer
 # has not read yet, and the last bytes are often still on their way.
 DROPPED_GRACE = 0.1
-
-# What a TLS socket says for "would block", besides BlockingIOError.
-WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-# TLS records that are read in one turn, after which what has come is reported.
-MOST_RECORDS = 16
 
 
 class Callback:
@@ -101,9 +94,7 @@ class Driver(BaseDriver):
     Attributes:
         core: the session; touched only while `lock` is held.
         record: what this process knows of the session besides.
-        sock: the socket.
-        layer: what lies between the session and the socket; None if nothing does but TLS.
-        family: its address family.
+        link: moves the bytes between the core and the socket.
         lost: True once the socket is of no more use.
         gone: True once it is closed too.
         changing: True while a step changes the core. If the lock is free, the step was cut off.
@@ -120,11 +111,6 @@ class Driver(BaseDriver):
     ) -> None:
         self.core = core
         self.record: SessionRecord = record
-        self.sock = sock
-        self.layer: Layer | None = layer
-        self._channel: socket.socket | Layer = layer or sock  # what is read and written
-        self._secured = sock if isinstance(sock, ssl.SSLSocket) else None
-        self.family: socket.AddressFamily = sock.family
         self._lock = threading.RLock()  # never taken twice; but it knows who holds it
         self._held_here = holder_test(self._lock)
         self.lost: bool = False
@@ -136,8 +122,6 @@ class Driver(BaseDriver):
         self._turning = False  # the I/O thread is in its turn
         self._tell: Callable[[int], None] = _ignore
         self._show_waiting: Callable[[], object] | None = None
-        self._unsent = memoryview(b"")
-        self._end_unsent = False  # that of TLS or of the layer: the socket had no room for it
         self._later: deque[Callable[[], object]] = deque()
         self._callbacks: deque[Callable[[], object]] = deque()  # of the program's
         self._dropped: deque[tuple[float, CoreStream]] = deque()  # with the time of their reset
@@ -148,8 +132,7 @@ class Driver(BaseDriver):
         self._wakeup.setblocking(False)
         self._wakeup_send.setblocking(False)
         forks.watch(self, self._lock)
-        sock.setblocking(False)
-        tune(sock)
+        self.link: SocketLink = SocketLink(core, sock, layer, self._lose)
         self._thread = threading.Thread(target=self._run, name="muxado session", daemon=True)
 
     def start(self, notify: Callable[[int], None]) -> None:
@@ -321,11 +304,11 @@ class Driver(BaseDriver):
         core = self.core
         if not self.lost:
             if core.output_step() != NOTHING:
-                self._send()
+                self.link.send()
             due = core.next_deadline()
-            if due < self._due or (self._wants_room() and not self._blocked):
+            if due < self._due or (self.link.wants_room() and not self._blocked):
                 self._due = min(due, self._due)
-                self._blocked = self._wants_room()
+                self._blocked = self.link.wants_room()
                 self._wake_thread()
         self._report()
 
@@ -340,10 +323,6 @@ class Driver(BaseDriver):
             self._room = None
         if self._show_waiting is not None:
             self._show_waiting()
-
-    def _wants_room(self) -> bool:
-        """Return whether something waits for the socket to take more."""
-        return bool(self._unsent) or self._end_unsent
 
     def _in_thread(self) -> bool:
         return threading.current_thread() is self._thread
@@ -372,69 +351,6 @@ class Driver(BaseDriver):
     def _notify(self, events: int) -> None:
         self._tell(events)
 
-    def _send(self) -> None:
-        core = self.core
-        try:
-            while True:
-                if not self._unsent:
-                    self._unsent = memoryview(core.data_to_send(monotonic(), WRITE_SIZE))
-                    if not self._unsent:
-                        break
-                self._unsent = self._unsent[self._channel.send(self._unsent) :]
-        except WOULD_BLOCK:
-            pass
-        except OSError as exc:
-            if from_a_handler(exc):
-                raise
-            # What the peer sent before it left can still be read.
-            try:
-                while count := self._channel.recv_into(core.receive_buffer()):
-                    core.bytes_received(count, monotonic())
-            except OSError as another:
-                if from_a_handler(another):
-                    raise
-            self._lose(exc)
-            return
-        self._end_output()
-
-    def _end_output(self) -> None:
-        step = self.core.output_step()
-        try:
-            if step == ABORT:
-                if self.layer is not None:
-                    self.layer.abort()
-                self._lose(None)
-            elif step == CLOSE and not self._unsent:
-                self.core.end_output()
-                self._lose(None)
-            elif step == HALF_CLOSE and not self._unsent:
-                # Reading goes on: a close with unread input would reset the connection, and
-                # destroy what the peer has not read yet.
-                self.core.end_output()
-                self._half_close()
-            elif self._end_unsent:
-                self._half_close()
-        except OSError as exc:
-            if from_a_handler(exc):
-                raise
-            self._lose(exc)
-
-    def _half_close(self) -> None:
-        self._end_unsent = False
-        ending = self.layer or self._secured
-        if ending is not None:
-            try:
-                ending.unwrap()  # TLS's sends close_notify
-            except ssl.SSLWantWriteError:
-                self._end_unsent = True
-                return
-            except ssl.SSLError:
-                pass  # the peer's own is not here yet, or comes after data
-        if self.layer is not None:
-            return  # the peer closes the connection
-        # From here on a TLS socket gives what comes undecrypted.
-        self.sock.shutdown(socket.SHUT_WR)
-
     def _lose(self, exc: BaseException | None) -> None:
         if self.lost:
             return
@@ -460,8 +376,8 @@ class Driver(BaseDriver):
                         if self.changing:
                             self._give_up()
                             break
-                        wanted = selectors.EVENT_READ if self._reads() else 0
-                        self._blocked = self._wants_room()
+                        wanted = selectors.EVENT_READ if self.link.reads() else 0
+                        self._blocked = self.link.wants_room()
                         if self._blocked:
                             wanted |= selectors.EVENT_WRITE
                         self._due = self.core.next_deadline()
@@ -471,16 +387,16 @@ class Driver(BaseDriver):
                         more = (
                             gathers
                             or self.core.paused
-                            or self._decrypted()
+                            or self.link.decrypted()
                             or bool(self._callbacks)
                         )
                     if gathers:
                         sleep(GATHER_TIME)
                     if wanted != mask:
                         if mask:
-                            selector.unregister(self.sock)
+                            selector.unregister(self.link.sock)
                         if wanted:
-                            selector.register(self.sock, wanted)
+                            selector.register(self.link.sock, wanted)
                         mask = wanted
                     timeout = 0.0 if more or self._callbacks else max(0.0, self._due - monotonic())
                     events = selector.select(
@@ -553,53 +469,20 @@ class Driver(BaseDriver):
             self._dropped.popleft()[1].reset(ErrorCode.STREAM_CANCELLED)
         if core.paused:
             core.resume(monotonic())
-        if (self.sock in ready or self._decrypted()) and self._reads():
-            self._read()
+        if (self.link.sock in ready or self.link.decrypted()) and self.link.reads():
+            self.link.read()
         if monotonic() >= core.next_deadline():
             core.handle_timer(monotonic())
         self.crowd.look()
         if not self.lost:
-            self._send()
+            self.link.send()
         self._turning = True
         self._report()
         self._turning = False
         self.crowd.wake_next()
 
-    def _read(self) -> None:
-        core = self.core
-        try:
-            count = self._channel.recv_into(core.receive_buffer())
-            if self._secured is not None or self.layer is not None:
-                # Each read decrypts one record, of 16 KiB at most.
-                for _ in range(MOST_RECORDS):
-                    if not count or core.paused or not core.wants_input:
-                        break
-                    core.bytes_received(count, monotonic())
-                    count = self._channel.recv_into(core.receive_buffer())
-        except WOULD_BLOCK:
-            return
-        except OSError as exc:
-            self._lose(exc)
-            return
-        if count:
-            core.bytes_received(count, monotonic())
-            return
-        core.receive_eof(monotonic())
-
-    def _decrypted(self) -> bool:
-        """Return whether there are bytes to read that no selector sees."""
-        if not self._reads():
-            return False
-        if self.layer is not None:
-            return self.layer.pending()
-        return self._secured is not None and self._secured.pending() > 0
-
-    def _reads(self) -> bool:
-        """Return whether the socket is read; input that has ended stays readable for ever."""
-        return self.core.wants_input and not self.core.ledger.eof_received
-
     def _close_sockets(self) -> None:
-        for sock in (self.sock, self._wakeup, self._wakeup_send):
+        for sock in (self.link.sock, self._wakeup, self._wakeup_send):
             sock.close()
 
     def forget_in_child(self) -> None:

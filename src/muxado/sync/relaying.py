@@ -30,7 +30,7 @@ from ..relaying import (
     code_of_reset,
     reads_no_more,
 )
-from .driver import WOULD_BLOCK
+from .link import WOULD_BLOCK
 from .locks import LONGEST_SELECT, calling_back
 from .stream import Stream
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import ssl
 import sys
 import warnings
 import weakref
@@ -62,10 +61,9 @@ class Session(BaseSession[Stream]):
         self._on_stream = None
         self._serving = 0  # calls of `serve`
         self._handlers: list[StreamHandlers] = []  # of them, but for those with an executor
-        sock = driver.sock
-        secured = sock if isinstance(sock, ssl.SSLSocket) else None
-        more = None if driver.layer is None else driver.layer.info
-        self._info = ConnectionInfo(sock, secured, driver.lock, more)
+        link = driver.link
+        more = None if link.layer is None else link.layer.info
+        self._info = ConnectionInfo(link.sock, link.secured, driver.lock, more)
         self._listener: StreamListener | None = None
         driver.record.began(self.local_address, self.remote_address)
         try:

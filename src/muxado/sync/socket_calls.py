@@ -217,7 +217,7 @@ class SocketCalls(BaseStream["Session"]):
     @property
     def family(self) -> socket.AddressFamily:
         """The address family of the session's socket."""
-        return self._driver.family
+        return self._driver.link.family
 
     def setsockopt(self, *args: Any) -> None:
         """Do nothing: an option would concern every stream of the connection."""
