@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
+from .against import PAIRS
 from .against import compare as compare_builds
 from .cells import Cell, all_cells, quick_cells
 from .contenders import ROOT, Peer, contenders_for, find_peers
@@ -57,10 +58,16 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="the main cells only, shortened")
-    parser.add_argument("--only", metavar="REGEX", help="only the cells whose whole name matches")
+    parser.add_argument(
+        "--only",
+        metavar="REGEX",
+        help="only the cells (--against: the work) whose whole name matches",
+    )
     parser.add_argument("--without", metavar="REGEX", help="leave out contenders by name")
     parser.add_argument(
-        "--rounds", type=int, help=f"rounds of a quoted figure (default {ROUNDS}; quick 3)"
+        "--rounds",
+        type=int,
+        help=f"rounds of a quoted figure (default {ROUNDS}; quick 3; --against {PAIRS})",
     )
     parser.add_argument("--seconds", type=float, help="measured time of each run")
     parser.add_argument("--streams", type=int, help="streams of the memory cells")
@@ -97,6 +104,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--rounds must be at least 1")
     if args.against and not args.compiled_python:
         parser.error("--against needs --compiled-python; `make bench` gives it")
+    if args.against and args.rounds == 1:
+        parser.error("--against needs at least 2 --rounds")
     return args
 
 
@@ -240,7 +249,7 @@ def main() -> int:
     args = parse_arguments()
     try:
         if args.against:
-            compare_builds(args.against, args.compiled_python)
+            compare_builds(args.against, args.compiled_python, args.only, args.rounds)
             return 0
         return run(args, console)
     except KeyboardInterrupt:

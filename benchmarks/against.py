@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from .cells import Cell, all_cells
@@ -109,6 +111,8 @@ def build(revision: str) -> Path:
             ["git", "archive", commit], cwd=ROOT, check=True, stdout=subprocess.PIPE
         )
         subprocess.run(["tar", "-x", "-C", sources], input=archive.stdout, check=True)
+        # What mypy would have said of its types, then and with these libraries, is no matter.
+        Path(sources, "mypy.ini").write_text("[mypy]\nignore_missing_imports = True\n")
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run(
             [str(python), "-m", "pip", "install", "--quiet", f"{sources}[trio,uvloop]"],
@@ -119,36 +123,46 @@ def build(revision: str) -> Path:
     return python
 
 
-def compare(revision: str, compiled_python: str) -> None:
+def compare(
+    revision: str, compiled_python: str, only: str | None = None, pairs: int | None = None
+) -> None:
     """Print the processor time of the compiled build by that of another commit's.
 
     Args:
         revision: the other commit, as git names it.
         compiled_python: the interpreter with the build of the work tree.
+        only: a regular expression of the names of what is measured; None: all.
+        pairs: how many pairs of runs there are of each, two at least; None: 9.
     """
     before, now = str(build(revision)), compiled_python
-    print(f"processor time by {revision}'s, {PAIRS} pairs in turn: median (inner half)")
-    for name in WORKS:
-        ratios = []
-        for number in range(PAIRS):
-            order = (before, now) if number % 2 else (now, before)
-            spent = {python: _measure(python, name) for python in order}
-            ratios.append(spent[now] / spent[before])
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        print(f"{name:10} {middle:.3f} ({low:.3f} to {high:.3f})", flush=True)
+    count = pairs or PAIRS
+    print(f"processor time by {revision}'s, {count} pairs in turn: median (inner half)")
 
+    def report(name: str, ratio: Callable[[bool], float]) -> None:
+        if only is None or re.fullmatch(only, name):
+            ratios = [ratio(number % 2 == 1) for number in range(count)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            print(f"{name:24} {middle:.3f} ({low:.3f} to {high:.3f})", flush=True)
+
+    for name in WORKS:
+        report(name, partial(_ratio, name, (before, now)))
     with tempfile.TemporaryDirectory(prefix="muxado-against-") as folder:
         secured = not make_certificate(Path(folder))
         for cell in all_cells():
             if cell.fronts and cell.work.concurrency <= 64 and (secured or not cell.tls):
                 for front in ("threads", "trio"):
-                    ratios = [
-                        _front_ratio(cell, front, (before, now), Path(folder), number % 2 == 1)
-                        for number in range(PAIRS)
-                    ]
-                    low, middle, high = statistics.quantiles(ratios, n=4)
-                    name = f"{front} {cell.name}"
-                    print(f"{name:24} {middle:.3f} ({low:.3f} to {high:.3f})", flush=True)
+                    ratio = partial(_front_ratio, cell, front, (before, now), Path(folder))
+                    report(f"{front} {cell.name}", ratio)
+
+
+def _ratio(name: str, builds: tuple[str, str], in_order: bool) -> float:
+    """Return the processor time of the second build by the first one's, in a kind of work."""
+    spent = {
+        python: float(_output(python, "-m", "benchmarks.against", name))
+        for python in (builds if in_order else reversed(builds))
+    }
+    before, now = builds
+    return spent[now] / spent[before]
 
 
 def _front_ratio(
@@ -164,10 +178,6 @@ def _front_ratio(
     before, now = builds
     ratio: float = spent[now] / spent[before]
     return ratio
-
-
-def _measure(python: str, name: str) -> float:
-    return float(_output(python, "-m", "benchmarks.against", name))
 
 
 def _output(*command: str) -> str:
