@@ -7,6 +7,7 @@ import logging
 import queue
 import socket
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from muxado import Config, ErrorCode, sync
+from muxado import Config, ErrorCode, sync, testing
 from muxado.sync import Session, Stream, listening, workers
 
 from .conftest import Ends
@@ -42,6 +43,26 @@ def test_a_fault_in_the_io_thread_is_the_sessions_end(monkeypatch: pytest.Monkey
         assert isinstance(session.close_reason.exception, ZeroDivisionError)
         assert "on purpose" in session.close_reason.message
     assert reports.get(timeout=PATIENCE).exc_type is ZeroDivisionError
+
+
+def test_an_ended_session_needs_no_collector() -> None:
+    others = set(threading.enumerate())
+    gc.collect()
+    gc.disable()
+    try:
+        with testing.sync_pair() as (client, server):
+            with client.open() as near:
+                near.sendall(b"x")
+                with server.accept() as far:
+                    far.recv(1)
+            threads = set(threading.enumerate()) - others
+        drivers = [weakref.ref(session._driver) for session in (client, server)]
+        del client, server, near, far
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert [driver() for driver in drivers] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_the_descriptor_is_closed_when_waiting_for_that_returns() -> None:

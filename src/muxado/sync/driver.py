@@ -482,8 +482,9 @@ class Driver(BaseDriver):
         self.crowd.wake_next()
 
     def _close_sockets(self) -> None:
-        for sock in (self.link.sock, self._wakeup, self._wakeup_send):
-            sock.close()
+        self.link.close()
+        self._wakeup.close()
+        self._wakeup_send.close()
 
     def forget_in_child(self) -> None:
         """Leave the session to the parent process, after a fork."""

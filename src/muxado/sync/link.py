@@ -179,3 +179,12 @@ class SocketLink:
             core.bytes_received(count, monotonic())
             return
         core.receive_eof(monotonic())
+
+    def close(self) -> None:
+        """Close the socket; no other call may follow."""
+        self.sock.close()
+        self._lose = _ignore  # or the link and its driver would keep each other
+
+
+def _ignore(exc: BaseException | None) -> None:
+    pass
