@@ -461,7 +461,7 @@ def test_pings_count_as_no_resets(client: bool) -> None:
         bench.hear(PING)
         assert bench.said() == ["RST 1 4"]
     for _ in range(10):
-        bench.core.ping()
+        bench.core.liveness.ping()
         bench.flush()
         bench.hear(rst(1, 4))
     stats = bench.core.stats()

@@ -43,7 +43,7 @@ def test_what_waits_for_credit_is_confirmed_too() -> None:
 def test_an_earlier_ping_confirms_nothing() -> None:
     pair = closing_pair()
     pair.run()
-    pair.client.ping()
+    pair.client.liveness.ping()
     assert pair.carry(pair.client, pair.server)
     pair.client.open().write(b"after the ping")
     pair.client.close(pair.now)
@@ -101,7 +101,7 @@ def test_what_comes_after_the_end_of_the_output_is_thrown_away() -> None:
     pair.client.close(pair.now)
     assert pair.carry(pair.client, pair.server)
     assert inside.output_done(pair.client)
-    pair.client.end_output()
+    pair.client.closing.end_output()
     # More than answers are kept for, and more than there is room for.
     for stream_id in range(2, 20_000, 2):
         opening = MUXADO_V2.encoder.data_header(stream_id, 1000, True, False)

@@ -177,7 +177,7 @@ def test_close_with_nothing_queued_says_goaway_without_a_pad() -> None:
         lambda: stream.write(b"x"),
         bench.core.open,
         bench.core.accept,
-        bench.core.ping,
+        bench.core.liveness.ping,
     ):
         with pytest.raises(SessionClosed) as caught:
             use()

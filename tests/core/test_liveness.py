@@ -27,7 +27,7 @@ def pinged(bench: Bench) -> int:
 def quiet(config: Config | None = None, *, client: bool = True) -> Bench:
     """A session that has its first ping behind it, and its answer."""
     bench = Bench(config, client=client)
-    bench.core.ping()
+    bench.core.liveness.ping()
     assert pinged(bench) == 1
     bench.hear(ANSWER)
     bench.core.take_events()
@@ -40,7 +40,7 @@ def quiet(config: Config | None = None, *, client: bool = True) -> Bench:
 def test_a_peer_of_ours_answers_a_ping_without_its_application() -> None:
     pair = Pair()
     for session in (pair.client, pair.server):
-        number = session.ping()
+        number = session.liveness.ping()
         assert inside.liveness(session).answered < number
         pair.run()
         assert inside.liveness(session).answered >= number
@@ -51,7 +51,7 @@ def test_a_peer_of_ours_answers_a_ping_without_its_application() -> None:
 
 def test_a_ping_is_an_empty_data_frame_on_stream_1_and_its_answer_a_reset() -> None:
     bench = Bench()
-    bench.core.ping()
+    bench.core.liveness.ping()
     assert inside.pending(bench.core)
     assert bench.flush() == PING == bytes.fromhex("0000001000000001")
     bench.hear(PING)
@@ -63,7 +63,7 @@ def test_the_round_trip_is_measured() -> None:
     bench = Bench(client=True)
     assert (bench.core.stats().rtt, bench.core.stats().min_rtt) == (0, 0)
     for round_trip, least in ((0.3, 0.3), (0.1, 0.1), (0.2, 0.1)):
-        bench.core.ping()
+        bench.core.liveness.ping()
         bench.flush()
         bench.now += round_trip
         bench.hear(ANSWER)
@@ -75,7 +75,7 @@ def test_a_minimum_is_forgotten_after_a_while() -> None:
     bench = quiet(Config(ping_interval=None))
     bench.now += 1
     for round_trip in (0.1, *[0.5] * 7):
-        bench.core.ping()
+        bench.core.liveness.ping()
         bench.flush()
         bench.now += round_trip
         bench.hear(ANSWER)
@@ -86,10 +86,10 @@ def test_a_minimum_is_forgotten_after_a_while() -> None:
 def test_one_ping_is_in_flight_and_calls_that_ask_meanwhile_share_the_next() -> None:
     bench = quiet()
     core = bench.core
-    first = [core.ping() for _ in range(3)]
+    first = [core.liveness.ping() for _ in range(3)]
     assert len(set(first)) == 1
     assert pinged(bench) == 1
-    second = [core.ping() for _ in range(3)]
+    second = [core.liveness.ping() for _ in range(3)]
     assert len(set(second)) == 1
     assert second[0] > first[0]
     assert pinged(bench) == 0
@@ -152,31 +152,31 @@ def test_an_answer_without_a_ping_is_ignored(count: int) -> None:
     assert not bench.core.take_events() & ANSWERED
     assert bench.said() == []
     assert bench.core.stats().resets_received == 0
-    number = bench.core.ping()
+    number = bench.core.liveness.ping()
     assert number > answered
 
 
 def test_an_ended_session_pings_no_more() -> None:
     for end in (goaway(0, 0), wndinc(3, 0)):
         bench = quiet()
-        bench.core.ping()
+        bench.core.liveness.ping()
         bench.hear(end)
         bench.core.receive_eof(bench.now)
         assert pinged(bench) == 0
         with pytest.raises(ConnectionError):
-            bench.core.ping()
+            bench.core.liveness.ping()
 
 
 def test_a_closing_session_pings_no_more() -> None:
     bench = Bench(client=True)
-    bench.core.ping()
+    bench.core.liveness.ping()
     bench.core.close(bench.now)
     raw = bench.flush()
     assert raw == header(8, 3, 0, 0) + bytes(8)
     bench.hear(data(2, b"x"))
     assert pinged(bench) == 0
     with pytest.raises(SessionClosed):
-        bench.core.ping()
+        bench.core.liveness.ping()
 
 
 # Dead peers
@@ -231,7 +231,7 @@ def test_two_idle_ends_keep_each_other_alive() -> None:
 
 def test_a_ping_that_is_still_unanswered_does_not_put_off_the_end() -> None:
     bench = quiet(CONFIG)
-    bench.core.ping()
+    bench.core.liveness.ping()
     assert pinged(bench) == 1
     bench.pass_time(15)
     assert pinged(bench) == 0  # one is in flight already
@@ -243,7 +243,7 @@ def test_a_ping_that_is_still_unanswered_does_not_put_off_the_end() -> None:
 def test_without_interval_or_timeout_no_peer_is_given_up(config: Config) -> None:
     bench = quiet(config)
     assert bench.core.next_deadline() == inf
-    bench.core.ping()
+    bench.core.liveness.ping()
     assert pinged(bench) == 1
 
 
@@ -295,14 +295,14 @@ def test_a_timer_that_is_early_does_nothing() -> None:
 
 def test_a_peer_with_a_stream_1_turns_pings_off() -> None:
     bench = Bench(CONFIG)
-    waiting = bench.core.ping()
+    waiting = bench.core.liveness.ping()
     assert pinged(bench) == 1
     stream = bench.accepted(data(1, b"hello", syn=True))
     assert bench.core.take_events() & ANSWERED  # calls that wait should look again
     assert not inside.liveness(bench.core).supported
     assert inside.liveness(bench.core).answered < waiting
     with pytest.raises(UsageError, match="stream 1"):
-        bench.core.ping()
+        bench.core.liveness.ping()
     bench.pass_time(1000)
     assert bench.core.reason is None  # it can't be asked, so it isn't given up
     assert bench.flush() == b""

@@ -193,7 +193,7 @@ class TwoSessions(RuleBasedStateMachine):
 
     @rule(side=SIDES)
     def ping(self, side: int) -> None:
-        self.pings[side] = self.cores[side].ping()
+        self.pings[side] = self.cores[side].liveness.ping()
 
     @rule(side=SIDES, really=st.integers(0, 5))
     def go_away(self, side: int, really: int) -> None:

@@ -71,7 +71,7 @@ def test_control_frames_overtake_queued_data() -> None:
 
 def test_a_goaway_and_its_pad_are_not_parted() -> None:
     bench = client()
-    bench.core.ping()
+    bench.core.liveness.ping()
     bench.core.go_away()
     opened_before = bench.core.open()
     opened_before.write(b"x")

@@ -30,7 +30,7 @@ def typed(wire: str) -> CoreSession:
 
 
 CALLS: dict[str, Callable[[str], object]] = {
-    "session.ping()": lambda wire: session(wire).ping(),
+    "session.ping()": lambda wire: session(wire).liveness.ping(),
     "stream.reset()": lambda wire: session(wire).open().check_reset(ErrorCode.STREAM_CANCELLED),
     "stream.reset(403)": lambda wire: session(wire).open().check_reset(403),
     "session.go_away()": lambda wire: session(wire).go_away(),

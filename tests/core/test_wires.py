@@ -83,7 +83,7 @@ def test_a_close_is_clean_once_everything_has_arrived(wire: str) -> None:
     assert far.read(100) == b"all of it"
     far.finish()
     pair.run()
-    pair.client.end_output()
+    pair.client.closing.end_output()
     pair.server.receive_eof(pair.now)
     assert pair.client.reason is not None
     assert pair.client.reason.clean
@@ -115,7 +115,7 @@ def test_what_a_wire_can_not_do_says_so() -> None:
     with pytest.raises(UsageError, match="no reset"):
         core.open().check_reset(ErrorCode.STREAM_CANCELLED)
     with pytest.raises(UsageError, match="no pings"):
-        core.ping()
+        core.liveness.ping()
     with pytest.raises(UsageError, match="no GOAWAY"):
         core.go_away()
     with pytest.raises(UsageError, match="abort"):
@@ -178,9 +178,9 @@ def test_v1_the_end_waits_until_the_peer_has_read() -> None:
     stream.finish()
     core.close(NOW)
     said(core)
-    assert core.output_step() == 0
+    assert core.closing.output_step() == 0
     core.receive_data(bytes.fromhex("00040004 00000003 00000005"), NOW)
-    assert core.output_step() != 0
+    assert core.closing.output_step() != 0
 
 
 def test_v1_the_end_that_waited_in_vain_is_not_clean() -> None:

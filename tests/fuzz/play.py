@@ -240,7 +240,7 @@ class Play:
         elif value == 5:
             self.core.resume(self.now)
         else:
-            self.core.ping()
+            self.core.liveness.ping()
 
     # What always holds
 

@@ -222,7 +222,7 @@ def check_failures(era: Era, was_reset: list[Talk], refusing: int | None = None)
 def cut_in_the_middle_of_a_frame(era: Era) -> None:
     """End the line one way, when a frame has come but for its last byte, or with its first."""
     side = era.rng.randrange(2)
-    era.sides[side].ping()
+    era.sides[side].liveness.ping()
     steps_until(era, lambda era: bool(era.under_way[side]), STEP)
     (_, wire), other = era.under_way[side][0], era.sides[1 - side]
     other.receive_data(wire[: era.rng.choice([1, len(wire) - 1])], era.now)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from muxado.config import Config
+from muxado.core import CoreSession
 from tests import inside
-from tests.inside import Liveness
 
 from ..core.pair import Pair
 
 
 def test_a_round_trip_of_no_time_is_an_answer() -> None:
-    liveness = Liveness(10.0, 5.0, 100.0)
+    liveness = CoreSession(client=True, config=Config(), now=100.0).liveness
     for number in (1, 2):
         assert liveness.request() == number
         liveness.ping_sent(100.0)
@@ -32,7 +33,7 @@ def test_a_session_carries_bulk_while_its_clock_stands(stands: bool) -> None:
         near.write(bytes(100_000))
         pair.run()
         received += len(far.read(100_000))
-    number = pair.client.ping()
+    number = pair.client.liveness.ping()
     pair.run()
     assert inside.liveness(pair.client).answered >= number
     assert received == 200 * 100_000

@@ -330,7 +330,7 @@ class Driver(BaseDriver):
         if core.paused and not self._resuming:
             self._resuming = True
             self.call_soon(self._resume)
-        if core.output_step() != NOTHING:
+        if core.closing.output_step() != NOTHING:
             self.flush_soon()
         if core.wants_input != self._reads:
             self._reads = not self._reads
@@ -360,16 +360,17 @@ class Driver(BaseDriver):
 
     def _end_output(self) -> None:
         """Half-close, close or abort the link, once the core says so."""
-        step = self.core.output_step()
+        closing = self.core.closing
+        step = closing.output_step()
         if step == ABORT:
             self.link.abort()
         elif step == CLOSE:
-            self.core.end_output()
+            closing.end_output()
             self.link.close()
         elif step == HALF_CLOSE:
             # Reading goes on: a close with unread input would reset the connection, and
             # destroy what the peer has not read yet.
-            self.core.end_output()
+            closing.end_output()
             self.link.half_close()
 
     def _set_timer(self) -> None:

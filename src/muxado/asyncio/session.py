@@ -159,9 +159,9 @@ class Session(ProtocolStreams):
             SessionError: the session is closing or has ended.
         """
         core = self._core
-        number = core.ping()
+        number = core.liveness.ping()
         self._driver.flush()
-        while not core.pong(number):
+        while not core.liveness.pong(number):
             await self._wait()
         return core.liveness.rtt
 

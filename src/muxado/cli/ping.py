@@ -196,7 +196,7 @@ def _probe(target: Target) -> str:
 def _echoes(target: Target) -> bool:
     """Return whether a port sends a session's first bytes back, which would pass for answers."""
     core = CoreSession(client=True, config=Config(ping_interval=None), now=0.0)
-    core.ping()
+    core.liveness.ping()
     sent = core.data_to_send(0.0, MOST_GREETING)
     came = b""
     with contextlib.suppress(OSError), _reach(target) as plain:

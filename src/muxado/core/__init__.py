@@ -11,9 +11,9 @@ Bring your own I/O::
     for waiter in core.take_wakes(): ...                 # and what to wake
 
 What else a front end needs is here too, and nothing of the modules below is for it: the events
-of `CoreSession.take_events`, the steps of `CoreSession.output_step`, the states of sessions and
-streams, and the parts of a session that are asked for what they know: its `Ledger`, `StreamTable`,
-`Closing` and `Liveness`. See docs/architecture.md for how a front end drives it.
+of `CoreSession.take_events`, the steps of `Closing.output_step`, the states of sessions and
+streams, and the parts of a session that are asked for what they know or do alone: its `Ledger`,
+`StreamTable`, `Closing` and `Liveness`. See docs/architecture.md for how a front end drives it.
 """
 
 from .closing import ABORT, CLOSE, HALF_CLOSE, NOTHING, WRITE, Closing

@@ -115,7 +115,12 @@ class Closing:
     # What the transport needs
 
     def output_step(self) -> int:
-        """Return what the transport needs next; it changes nothing."""
+        """Return what the transport needs next: `WRITE`, `HALF_CLOSE`, `CLOSE`, `ABORT`, `NOTHING`.
+
+        It changes nothing. A front end writes what `data_to_send` returns, as far as the transport
+        takes it, and then does what this says: for `HALF_CLOSE` and `CLOSE` it calls `end_output`
+        and ends the transport's output, or all of it; for `ABORT` it tears the transport down.
+        """
         ledger = self._ledger
         if ledger.state == ENDED:
             return NOTHING
@@ -131,7 +136,10 @@ class Closing:
         return CLOSE if ledger.eof_received else HALF_CLOSE
 
     def end_output(self) -> None:
-        """Take note that the transport's output was ended."""
+        """Take note that the transport's output was ended, as `output_step` said.
+
+        What comes from then on is thrown away: it can't be answered.
+        """
         self.output_ended = True
         self._sender.stop_answering()
         self._sender.drop_all()

@@ -1,13 +1,19 @@
 """Pings: the round trip, and whether the peer still lives.
 
 Any inbound byte is life. Only after `interval` seconds of silence is the peer asked, and only
-after `timeout` more without a byte is it given up (docs/protocol.md section 11).
+after `timeout` more without a byte is it given up (docs/protocol.md section 11). Those are
+`Config.ping_interval` and `Config.ping_timeout`.
 """
 
 from __future__ import annotations
 
 from math import inf
 from typing import Final
+
+from ..errors import UsageError
+from ..wire import NO_PINGS
+from .ledger import Ledger
+from .states import CLOSING
 
 # How often the round trip is measured while data comes in: every so many round trips, within
 # these bounds in seconds. A short one has to be met among the queues of a fast link, and a first
@@ -51,6 +57,7 @@ class Liveness:
         "_idle",
         "_interval",
         "_last_bucket_min",
+        "_ledger",
         "_sampled_at",
         "_sent_at",
         "_timeout",
@@ -64,13 +71,12 @@ class Liveness:
         "with_traffic",
     )
 
-    def __init__(
-        self,
-        interval: float | None,
-        timeout: float | None,
-        now: float,
-        supported: bool = True,
-    ) -> None:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        config, rules, now = ledger.config, ledger.rules, ledger.now
+        interval = config.ping_interval if rules.known else LEAST_INTERVAL
+        timeout = config.ping_timeout
+        supported = rules.pings != NO_PINGS
         # A peer that is never given up need not be asked either.
         watch = interval is not None and timeout is not None and timeout != inf
         self._interval = interval if interval is not None and watch else inf
@@ -93,6 +99,32 @@ class Liveness:
         self.rtt: float = 0.0
         self.min_rtt: float = 0.0
         self.supported: bool = supported
+
+    def ping(self) -> int:
+        """Ask for a ping on a program's behalf, and return its number for `pong`.
+
+        Raises:
+            UsageError: the wire has no pings, or the peer has opened the stream that they use.
+            SessionError: the session is closing or has ended.
+        """
+        self._check()
+        return self.request()
+
+    def pong(self, number: int) -> bool:
+        """Return whether a ping has been answered. Raises as `ping` if it never will be."""
+        if self.answered >= number:
+            return True
+        self._check()
+        return False
+
+    def _check(self) -> None:
+        ledger = self._ledger
+        if ledger.state >= CLOSING:
+            raise ledger.failure()
+        if not self.supported:
+            if ledger.rules.pings == NO_PINGS:
+                raise UsageError(f"{ledger.rules.name} has no pings")
+            raise UsageError("the peer uses stream 1 itself, so it can't be pinged")
 
     def request(self) -> int:
         """Ask for a ping; return its number: it is answered once `answered` reaches it."""

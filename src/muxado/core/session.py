@@ -17,12 +17,12 @@ from ..errors import (
     StreamsExhausted,
     UsageError,
 )
-from ..wire import FORMATS, NO_PINGS, TYPES_IN_SYN, Decoder, WireFormat, name_of
+from ..wire import FORMATS, TYPES_IN_SYN, Decoder, WireFormat, name_of
 from ..wire.auto import ENOUGH, UNKNOWN, recognise
 from ..wire.foreign import recognise as recognise_foreign
 from .closing import Closing
 from .ledger import Ledger
-from .liveness import LEAST_INTERVAL, Keepalive, Liveness
+from .liveness import Keepalive, Liveness
 from .memory_pool import MemoryPool
 from .openings import Openings
 from .receiver import Receiver
@@ -46,15 +46,16 @@ class CoreSession:
     Times are seconds of any clock that never goes back. Calls that take `now` must be
     given times that don't decrease.
 
-    It has the calls that do something. What is only known is asked of its parts, which are for
-    looking, except `StreamTable.watch`. Fetch them anew each time: a session of
+    It has the calls that concern several parts, or the time. What one part knows or does alone is
+    asked of that part; its fields are for looking. Fetch the parts anew each time: a session of
     ``Config(wire="auto")`` makes new ones when its client's first bytes have told the wire.
 
     Attributes:
         ledger: the settings, the time, the state, and the error that calls get; see `Ledger`.
         table: the streams: those that are alive, and those that wait for `accept`.
-        closing: the GOAWAYs of both sides, and whether the end was orderly.
-        liveness: the round trips, and when the peer was heard of last.
+        closing: what the transport needs next, the GOAWAYs of both sides, and whether the end was
+            orderly.
+        liveness: pings, the round trips, and when the peer was heard of last.
     """
 
     __slots__ = (
@@ -109,8 +110,7 @@ class CoreSession:
         rules = wire.rules
         ledger = Ledger(client, config, rules, now)
         decoder: Decoder = wire.new_decoder()
-        interval = config.ping_interval if rules.known else LEAST_INTERVAL
-        liveness = Liveness(interval, config.ping_timeout, now, rules.pings != NO_PINGS)
+        liveness = Liveness(ledger)
         decoder.on_growth = liveness.watch_for_idleness
         kind = RefillingWindow if rules.refills else Window
         window = kind(ledger, decoder, wire.encoder, self._pool)
@@ -296,29 +296,13 @@ class CoreSession:
             return b""
         return self._sender.data_to_send(now, limit)
 
-    def output_step(self) -> int:
-        """Return what the transport needs next: `WRITE`, `HALF_CLOSE`, `CLOSE`, `ABORT`, `NOTHING`.
-
-        It changes nothing. A front end writes what `data_to_send` returns, as far as the transport
-        takes it, and then does what this says: for `HALF_CLOSE` and `CLOSE` it calls `end_output`
-        and ends the transport's output, or all of it; for `ABORT` it tears the transport down.
-        """
-        return self.closing.output_step()
-
     def confirm_output(self) -> None:
-        """Have a ping's answer confirm that all has arrived, before `output_step` says `CLOSE`.
+        """Have a ping's answer confirm that all has arrived, before the transport is closed.
 
         For transports that can't be half-closed, above all TLS: closing them may lose bytes that
         are unsent, or that arrive while input is unread.
         """
         self._sender.confirm_output()
-
-    def end_output(self) -> None:
-        """Take note that the transport's output was ended, as `output_step` said.
-
-        What comes from then on is thrown away: it can't be answered.
-        """
-        self.closing.end_output()
 
     # What to wake
 
@@ -442,34 +426,6 @@ class CoreSession:
             if self.table.resets.too_many_asked():
                 self.closing.flooded()
         return stream
-
-    # Pings
-
-    def ping(self) -> int:
-        """Ask for a ping, and return its number for `pong`.
-
-        Raises:
-            UsageError: the peer has opened the very stream that pings use.
-            SessionError: the session is closing or has ended.
-        """
-        self._check_pings()
-        return self.liveness.request()
-
-    def pong(self, number: int) -> bool:
-        """Return whether a ping has been answered. Raises as `ping` if it never will be."""
-        if self.liveness.answered >= number:
-            return True
-        self._check_pings()
-        return False
-
-    def _check_pings(self) -> None:
-        if self.ledger.state >= CLOSING:
-            raise self.ledger.failure()
-        if not self.liveness.supported:
-            rules = self.ledger.rules
-            if rules.pings == NO_PINGS:
-                raise UsageError(f"{rules.name} has no pings")
-            raise UsageError("the peer uses stream 1 itself, so it can't be pinged")
 
     def raise_limits(self, max_incoming_streams: int, max_receive_memory: int) -> None:
         """Allow the peer more streams and bytes than the settings did so far.

@@ -303,7 +303,7 @@ class Driver(BaseDriver):
             return
         core = self.core
         if not self.lost:
-            if core.output_step() != NOTHING:
+            if core.closing.output_step() != NOTHING:
                 self.link.send()
             due = core.next_deadline()
             if due < self._due or (self.link.wants_room() and not self._blocked):

@@ -107,19 +107,20 @@ class SocketLink:
         self._end_output()
 
     def _end_output(self) -> None:
-        step = self._core.output_step()
+        closing = self._core.closing
+        step = closing.output_step()
         try:
             if step == ABORT:
                 if self.layer is not None:
                     self.layer.abort()
                 self._lose(None)
             elif step == CLOSE and not self._unsent:
-                self._core.end_output()
+                closing.end_output()
                 self._lose(None)
             elif step == HALF_CLOSE and not self._unsent:
                 # Reading goes on: a close with unread input would reset the connection, and
                 # destroy what the peer has not read yet.
-                self._core.end_output()
+                closing.end_output()
                 self._half_close()
             elif self._end_unsent:
                 self._half_close()

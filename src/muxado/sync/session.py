@@ -264,12 +264,12 @@ class Session(BaseSession[Stream]):
         driver = self._driver
         deadline = deadline_of(timeout)
         number = driver.ask(self._ping)
-        if not self._wait_for(lambda: driver.ask(core.pong, number), deadline):
+        if not self._wait_for(lambda: driver.ask(core.liveness.pong, number), deadline):
             raise TimeoutError("timed out")
         return core.liveness.rtt
 
     def _ping(self) -> int:
-        number = self._core.ping()
+        number = self._core.liveness.ping()
         self._driver.flush()
         return number
 

@@ -144,7 +144,7 @@ class Driver(BaseDriver):
         self._report()
         if self.lost:
             return
-        if core.output_step() == ABORT:
+        if core.closing.output_step() == ABORT:
             self._hurry()
         if core.next_deadline() < self._due:
             self._alarm.set()
@@ -287,7 +287,7 @@ class Driver(BaseDriver):
         whole = True  # every frame that was begun is out
         try:
             with self._sending:
-                while not self.lost and core.output_step() != ABORT:
+                while not self.lost and core.closing.output_step() != ABORT:
                     self._wakeup = trio.Event()
                     while self._abandoned:
                         self._abandoned.popleft().reset(ErrorCode.STREAM_CANCELLED)
@@ -302,7 +302,7 @@ class Driver(BaseDriver):
                         else:
                             await self._send_straight(data, self._straight)
                         whole = True
-                    elif core.output_step() in (HALF_CLOSE, CLOSE):
+                    elif core.closing.output_step() in (HALF_CLOSE, CLOSE):
                         await self._end()
                         return
                     else:
@@ -346,14 +346,14 @@ class Driver(BaseDriver):
         not read yet.
         """
         transport = self.transport
-        self.core.end_output()
+        self.core.closing.end_output()
         if isinstance(transport, trio.SSLStream) and not self.core.ledger.eof_received:
             self._reading.cancel()
             await self._read_done.wait()
             await _end_tls(transport)
         elif isinstance(transport, trio.abc.HalfCloseableStream):
             await transport.send_eof()
-            while self.core.output_step() == NOTHING and not self.lost:
+            while self.core.closing.output_step() == NOTHING and not self.lost:
                 self._wakeup = trio.Event()
                 await self._wakeup.wait()
         else:

@@ -220,10 +220,10 @@ class Session(BaseSession[Stream], trio.abc.Listener[Stream]):
         """
         core = self._core
         try:
-            number = core.ping()
+            number = core.liveness.ping()
             self._driver.flush()
             await trio.lowlevel.checkpoint()
-            while not core.pong(number):
+            while not core.liveness.pong(number):
                 await self._change()
         except SessionError as exc:
             raise self._trio_error(exc) from exc
