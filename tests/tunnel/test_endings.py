@@ -152,6 +152,12 @@ async def test_the_older_session_is_told_that_a_newer_one_has_its_service(
             [one, other] = server.status()["clients"]
             assert one["services"] == []
             assert len(other["services"]) == 2
+        # It takes them back, not before.
+        while any(each.error for each in first):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        [one] = server.status()["clients"]
+        assert len(one["services"]) == 2
+        assert server.denials.counts["offer"] == 0
 
 
 async def test_what_was_denied_is_served_once_the_reason_is_gone(

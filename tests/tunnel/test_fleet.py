@@ -68,6 +68,33 @@ async def test_a_name_is_reached_through_another_server(tmp_path: Path) -> None:
                 await thief.expose("db", address, private=True)
 
 
+async def test_a_service_comes_back_from_another_server_too(tmp_path: Path) -> None:
+    port = free_port()
+    async with (
+        fleet(tmp_path, "s", "s") as (one, two),
+        invited(tmp_path, "home", [one], "private:db", f"expose:{port}") as older,
+    ):
+        first = [
+            await older.expose("web", "1", port=port),
+            await older.expose("db", "1", private=True),
+        ]
+        known = ClientState(tmp_path / "home").find(None)
+        places = ((LOCAL, two.port),)
+        elsewhere = Known("x", Invitation("", places, known.invitation.pins), known.key)
+        async with Client(elsewhere) as newer:
+            second = [
+                await newer.expose("web", "2", port=port),
+                await newer.expose("db", "2", private=True),
+            ]
+            await until(lambda: all(each.replaced for each in first))
+            for each in first:
+                each.answered.clear()
+            for each in first:  # which asks again, and is refused
+                await each.answered.wait()
+            assert not any(each.error for each in second)
+        await until(lambda: not any(each.error for each in first))
+
+
 async def test_a_drained_server_hands_names_and_ports_over(tmp_path: Path) -> None:
     port = free_port()
     failed: list[BaseException] = []

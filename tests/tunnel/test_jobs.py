@@ -14,7 +14,7 @@ pytest.importorskip("cryptography")
 
 from muxado import UsageError
 from muxado.proxy_protocol import ProxyHeader
-from muxado.tunnel import Server, SocksTarget, Target
+from muxado.tunnel import Client, ClientState, Server, SocksTarget, Target
 from muxado.tunnel.jobs import Exposing, Jobs, Listening, Plan, parse_forward, read_plan
 from tests.servers import free_port
 
@@ -135,6 +135,27 @@ async def test_what_stays_is_not_cut_when_the_plan_changes(server: Server, tmp_p
         callers[0][1].close()
         assert await jobs.change(Plan((two,), (stays,))) == []
         assert [each["service"] for each in server.status()["clients"][0]["services"]] != []
+
+
+@pytest.mark.anyio
+async def test_what_can_not_listen_takes_no_service_from_another_process(
+    server: Server, tmp_path: Path
+) -> None:
+    async with client(server, tmp_path, "home", ("private:db", "reach:db")) as home:
+        running = await home.expose("db", "1", private=True)
+        with socket.create_server((LOCAL, 0)) as held:
+            plan = Plan(
+                (Exposing.parse("db", "1", private=True),),
+                (Listening(LOCAL, held.getsockname()[1], "db"),),
+            )
+            async with Client(ClientState(tmp_path / "home").find(None)) as second:
+                await second.connected()
+                with pytest.raises(OSError, match="in use"):
+                    await Jobs(second).begin(plan)
+                # The server has heard all that it has said when it answers this.
+                await (await second.connected()).ping()
+        assert running.error is None
+        assert len(server.status()["clients"][0]["services"]) == 1
 
 
 @pytest.mark.anyio

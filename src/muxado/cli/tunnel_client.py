@@ -96,6 +96,7 @@ def _find(to: str | None, folder: Path | None) -> tuple[Known, ClientState]:
 
 def _log() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logger.setLevel(logging.INFO)  # what has come back, too
 
 
 async def _until_signal(work: Coroutine[Any, Any, int]) -> int:
@@ -148,7 +149,7 @@ async def _stay(
         jobs = Jobs(client)
         try:
             await client.connected()
-            for listening, opened in await jobs.change(plan):
+            for listening, opened in await jobs.begin(plan):
                 told.listening(listening, opened)
                 lacking = client.lacks(listening.service)
                 if lacking:

@@ -74,7 +74,12 @@ def expose(
         muxado expose db=localhost:5432 --private
         muxado expose lan=socks --private --allow-target 10.0.0.0/8:*
 
-    It prints where the service is, stays connected, and ends by Ctrl-C or SIGTERM.
+    It prints where the service is, stays connected, and ends by Ctrl-C or SIGTERM. Several
+    services at once: `muxado run`.
+
+    Where two processes of one client offer the same NAME, at the same port or privately, the newest
+    has it: connections through the older one are cut, and it says so, waits, and takes the service
+    back when the newer one has gone.
     """
 
     def work() -> int:
@@ -194,7 +199,9 @@ def run(file: Path, **options: Any) -> None:
         private = true
         allow-target = ["10.0.0.0/8:*"]
 
-    SIGHUP reads the file again; connections of what stays the same go on.
+    SIGHUP reads the file again; connections of what stays the same go on. Services are offered once
+    all ports are listened on; one that another process offers already is taken from that, as
+    `muxado expose --help` says.
     """
 
     def work() -> int:

@@ -250,6 +250,22 @@ class Node:
         """Give up what `hold` has claimed. Harmless if repeated."""
         self._claims.drop(held)
 
+    async def find(self, name: str) -> Route | None:
+        """Ask the directory which server has a name, and for whom; None if no one has it.
+
+        It may have changed when this returns. Cancelled, it leaves nothing behind.
+
+        Args:
+            name: a DNS label.
+
+        Raises:
+            UsageError: it is no name, or the node is not started.
+            DirectoryAway: the engine can't be asked now.
+        """
+        check_name(name)
+        self._check_started()
+        return await self._directory.find(name)
+
     async def serve(
         self,
         session: Session,

@@ -25,7 +25,7 @@ from ..errors import ErrorCode, MuxadoError, UsageError
 from ..redial import Backoff, DialerState
 from .forwarding import Forward
 from .invitations import format_place
-from .messages import SOCKS, UNREACHABLE, Offer, check_service, parse_sources
+from .messages import REPLACED, SOCKS, UNREACHABLE, Offer, check_service, parse_sources
 from .offers import Exposed
 from .pins import HTTP, client_context
 from .rules import Rights
@@ -421,13 +421,19 @@ class Client:
         exposed = self._exposed.get(message.text("service"))
         if exposed is None:
             return
+        before = exposed.error
         if exposed.take(message):
             if exposed.error is not None:
                 logger.warning("%s is not exposed: %s", exposed.service, exposed.error)
+            elif before is not None:
+                logger.info("%s is exposed again", exposed.service)
             self._tell(exposed)
         if exposed.error is not None:
-            loop = asyncio.get_running_loop()
-            loop.call_later(self._backoff.most, self._offer_again, exposed, self._control)
+            self._offer_later(exposed)
+
+    def _offer_later(self, exposed: Exposed) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._backoff.most, self._offer_again, exposed, self._control)
 
     def _offer_again(self, exposed: Exposed, control: Control | None) -> None:
         current = self._exposed.get(exposed.service) is exposed and self._control is control
@@ -435,12 +441,18 @@ class Client:
             control.say("offer", **exposed.packed())
 
     def _replaced(self, service: str) -> None:
-        """Take note that a newer session of this client has a service, which is left to it."""
+        """Leave a service to a newer session of this client, until that one has gone."""
         exposed = self._exposed.get(service)
         if exposed is not None:
-            exposed.error = Denied("a newer session of this client offers it", 409)
-            logger.warning("%s is not exposed any more: %s", service, exposed.error)
+            exposed.error, exposed.replaced = Denied(REPLACED, 409), True
+            logger.warning(
+                "%s is not exposed here any more: %s, as another process of the same state folder"
+                " does; it is taken back when that one has gone",
+                service,
+                exposed.error,
+            )
             self._tell(exposed)
+            self._offer_later(exposed)
 
     def _tell(self, exposed: Exposed) -> None:
         if self._on_answer is not None:

@@ -13,11 +13,11 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import getnode
 
-from ..cluster import Held, NameAway, NameTaken, Node, Route, Superseded
+from ..cluster import DirectoryAway, Held, NameAway, NameTaken, Node, Route, Superseded
 from ..cluster.errors import Denied
 from .clients import Connected
 from .exposing import Exposure
-from .messages import RESERVED, Offer
+from .messages import REPLACED, RESERVED, Offer
 
 __all__ = ["Exposures"]
 
@@ -59,6 +59,8 @@ class Exposures:
         most = client.rights.services or MOST_OFFERS
         if len(client.exposures) >= most and offer.service not in client.exposures:
             raise Denied(f"a client offers {most} services at most", 429)
+        if offer.behind and await self._is_held(client, offer):
+            raise Denied(REPLACED, 409)
         exposure = Exposure(offer, client)
         if offer.private:
             if not client.rights.may_offer(offer.service):
@@ -91,6 +93,23 @@ class Exposures:
         """Serve no more of what a client offers."""
         for exposure in list(client.exposures.values()):
             self.drop(client, exposure, cut=cut)
+
+    async def _is_held(self, client: Connected, offer: Offer) -> bool:
+        """Return whether another session of the client has what it offers, on any server."""
+        if offer.service in client.exposures:
+            return False
+        name, identity = offer.service, client.name
+        if not offer.private:
+            holder = self._ports.get(offer.port)
+            if holder is not None:
+                other, exposure = holder
+                return other.name == client.name and exposure.offer.service == offer.service
+            name, identity = self._name_of_port(offer.port), _whose_port(client, offer)
+        try:
+            route = await self._node.find(name)
+        except DirectoryAway:
+            return True  # as far as can be told
+        return route is not None and route.identity == identity
 
     def _close(self, exposure: Exposure, *, cut: bool) -> None:
         exposure.close(cut=cut)
@@ -207,11 +226,20 @@ class Exposures:
             await exposure.listen(self._host, port, shared=held.epoch is not None)
 
         exposure.held = await self._node.hold(
-            f"{RESERVED}port-{port}-{self._mark}",
+            self._name_of_port(port),
             lost,
-            identity=f"{exposure.client.name}/{exposure.offer.service}",
+            identity=_whose_port(exposure.client, exposure.offer),
             before_telling=listen,
         )
+
+    def _name_of_port(self, port: int) -> str:
+        """Return the name by which a port of this machine is claimed."""
+        return f"{RESERVED}port-{port}-{self._mark}"
+
+
+def _whose_port(client: Connected, offer: Offer) -> str:
+    """Return the identity with which the port of an offer is claimed."""
+    return f"{client.name}/{offer.service}"
 
 
 def _mark_of_machine(host: str) -> str:

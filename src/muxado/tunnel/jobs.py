@@ -7,7 +7,7 @@ is different: the connections of what stays go on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,6 +216,24 @@ class Jobs:
         self._exposed: dict[Exposing, Exposed] = {}
         self._forwards: dict[Listening, Forward] = {}
 
+    async def begin(self, plan: Plan) -> list[tuple[Listening, Forward]]:
+        """Do what a plan says, or nothing of it.
+
+        Services are offered once all ports are listened on, since the newest session of a client
+        has what it offers: what fails takes nothing from the one that runs.
+
+        Returns:
+            the ports.
+
+        Raises:
+            OSError: a port can't be listened on.
+        """
+        begun, failure = await self._listen_on(plan.listening)
+        if failure is not None:
+            raise failure
+        self._offer(plan.exposing)
+        return begun
+
     async def change(self, plan: Plan) -> list[tuple[Listening, Forward]]:
         """Do what a plan says, and no more what it does not say.
 
@@ -230,7 +248,15 @@ class Jobs:
             del self._exposed[gone]
         for closed in self._forwards.keys() - set(plan.listening):
             self._forwards.pop(closed).close(cut=True)
-        for each in plan.exposing:
+        self._offer(plan.exposing)
+        begun, failure = await self._listen_on(plan.listening)
+        if failure is not None:
+            raise failure
+        return begun
+
+    def _offer(self, exposing: Iterable[Exposing]) -> None:
+        """Offer what is not offered yet."""
+        for each in exposing:
             if each not in self._exposed:
                 self._exposed[each] = self._client.offer(
                     each.service,
@@ -240,9 +266,14 @@ class Jobs:
                     sources=each.sources,
                     proxy_protocol=each.proxy_protocol,
                 )
+
+    async def _listen_on(
+        self, listening: Iterable[Listening]
+    ) -> tuple[list[tuple[Listening, Forward]], OSError | None]:
+        """Listen on what is not listened on yet; return that, and what has failed."""
         begun = []
         failure: OSError | None = None
-        for wanted in plan.listening:
+        for wanted in listening:
             if wanted not in self._forwards:
                 try:
                     forward = await self._listen(wanted)
@@ -251,9 +282,7 @@ class Jobs:
                 else:
                     self._forwards[wanted] = forward
                     begun.append((wanted, forward))
-        if failure is not None:
-            raise failure
-        return begun
+        return begun, failure
 
     async def _listen(self, wanted: Listening) -> Forward:
         if wanted.service == SOCKS:

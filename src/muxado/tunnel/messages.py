@@ -13,6 +13,7 @@ from ..errors import UsageError
 from .invitations import format_place, parse_place
 
 __all__ = [
+    "REPLACED",
     "RESERVED",
     "SOCKS",
     "UNREACHABLE",
@@ -24,6 +25,7 @@ __all__ = [
 
 SOCKS = "socks:"  # a header's service, where the stream then says itself what it is to reach
 UNREACHABLE = 502  # what a stream is reset with
+REPLACED = "a newer session of this client offers it"
 MOST_SOURCES = 64
 RESERVED = "muxado--"  # what names begin with that servers claim for themselves
 
@@ -40,6 +42,8 @@ class Offer:
         port: the port to listen on; 0 for any one that the client has a right to.
         exact: whether no other port will do.
         sources: the networks that may connect; () for all.
+        behind: whether another session of the same client keeps the service, if one has it: a newer
+            one had taken it from this one.
     """
 
     service: str
@@ -47,15 +51,18 @@ class Offer:
     port: int = 0
     exact: bool = False
     sources: Sources = ()
+    behind: bool = False
 
     def pack(self) -> dict[str, object]:
         """Return it as the fields of a message."""
+        fields: dict[str, object] = {"service": self.service}
+        fields |= {"behind": True} if self.behind else {}
         if self.private:
-            return {"service": self.service, "private": True}
+            return fields | {"private": True}
         sources = [str(each) for each in self.sources]
-        fields: dict[str, object] = {"service": self.service, "port": self.port}
         return (
             fields
+            | {"port": self.port}
             | ({"exact": True} if self.exact else {})
             | ({"from": sources} if sources else {})
         )
@@ -73,12 +80,13 @@ class Offer:
         port, sources = fields.get("port", 0), fields.get("from", [])
         if type(private) is not bool or type(exact) is not bool:
             raise HeaderError("an offer's private and exact are true or false")
+        behind = fields.get("behind") is True
         if type(port) is not int or not 0 <= port <= 65535 or (exact and not port):
             raise HeaderError("an offer's port must be one")
         if not isinstance(sources, list) or len(sources) > MOST_SOURCES:
             raise HeaderError("an offer's from must be a short list of networks")
         try:
-            return cls(fields["service"], private, port, exact, parse_sources(sources))
+            return cls(fields["service"], private, port, exact, parse_sources(sources), behind)
         except UsageError as exc:
             raise HeaderError(str(exc)) from None
 

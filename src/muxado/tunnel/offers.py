@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from ..asyncio import Stream
 from ..cluster.errors import Denied
@@ -25,6 +26,8 @@ class Exposed:
         target: what is dialled for it.
         port: the server's port, 0 for a private one.
         error: why the server does not serve it now, None if it does or has not answered yet.
+        replaced: whether a newer session of this client has taken it; it is taken back once that
+            one has gone.
     """
 
     def __init__(self, offer: Offer, target: Target | SocksTarget, proxy_protocol: bool) -> None:
@@ -33,22 +36,21 @@ class Exposed:
         self.target: Target | SocksTarget = target
         self.port: int = offer.port
         self.error: Denied | None = None
+        self.replaced: bool = False
         self.offer: Offer = offer
         self.answered: asyncio.Event = asyncio.Event()
         self._proxy_protocol = proxy_protocol
 
     def packed(self) -> dict[str, object]:
         """Return what is said of it: the port that it has is asked for again."""
-        offer = self.offer
-        again = Offer(offer.service, offer.private, self.port, offer.exact, offer.sources)
-        return again.pack()
+        return replace(self.offer, port=self.port, behind=self.replaced).pack()
 
     def take(self, answer: Message) -> bool:
         """Take the server's answer; return whether it says something new. Not for users."""
         before = self.port, str(self.error), self.answered.is_set()
         port, code = answer.fields.get("port"), answer.fields.get("code")
         if type(port) is int:
-            self.port, self.error = port, None
+            self.port, self.error, self.replaced = port, None, False
         else:
             self.error = Denied(answer.text("text"), code if type(code) is int else 403)
         self.answered.set()

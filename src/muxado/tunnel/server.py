@@ -422,8 +422,9 @@ class Server:
         try:
             exposure = await self._exposures.take(client, offer)
         except (ClusterError, OSError) as exc:
-            text = f"{client.name} may not offer {offer.service}: {exc}"
-            self._denials.tell("offer", client.name, text)
+            if not offer.behind:  # it is tried every few seconds
+                text = f"{client.name} may not offer {offer.service}: {exc}"
+                self._denials.tell("offer", client.name, text)
             return {"service": offer.service, "code": getattr(exc, "code", 409), "text": str(exc)}
         return {"service": offer.service, "port": exposure.port}
 
