@@ -68,12 +68,12 @@ async def serve_agent(port: str) -> None:
 
 
 async def serve_node(url: str) -> None:
-    async def anybody(session: muxado.Session, hello: object) -> str:
+    async def let_in(session: muxado.Session, hello: object) -> str:
         return ""
 
     async with (
         Node(directory=RedisDirectory(url), peers=None) as node,
-        muxado.serve(lambda session: node.serve(session, anybody), "127.0.0.1", 0) as server,
+        muxado.serve(lambda session: node.serve(session, let_in), "127.0.0.1", 0) as server,
     ):
         print(server.addresses[0][1], flush=True)
         await asyncio.Future()

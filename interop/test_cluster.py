@@ -78,7 +78,7 @@ async def test_an_engine_that_is_away_for_longer_than_its_lease_fails_no_request
             await fleet.more(100)
             assert caller.stats().trouble
             await engine.start()
-            # Somebody who knows no routes finds everybody again.
+            # A server that knows no routes finds every member again.
             async with fleet.new_node() as other:
                 await asyncio.gather(*[find(fleet, other, name) for name in fleet.names])
         assert fleet.count.failed == []
@@ -91,7 +91,7 @@ async def test_an_engine_that_is_restarted_empty_fails_no_request(
         async with under_load(fleet, caller):
             await engine.stop()
             await engine.start()
-            # Who knows no routes finds everybody as soon as the engine was told again.
+            # A server that knows no routes finds every member as soon as the engine was told again.
             async with fleet.new_node() as other:
                 await asyncio.gather(*[find(fleet, other, name) for name in fleet.names])
         assert fleet.count.failed == []
@@ -118,7 +118,7 @@ async def test_a_slow_engine_fails_no_request(engine: Engine, tmp_path: Path) ->
                 await asyncio.sleep(0.6)
                 engine.thaw()
                 await asyncio.sleep(0.1)
-            # A new claim gets through, and everybody is still there.
+            # A new claim gets through, and every member is still there.
             async with fleet.new_member("newcomer", 0) as member:
                 await member.connected()
                 await find(fleet, caller, "newcomer")
@@ -130,7 +130,7 @@ async def test_two_servers_that_have_both_claimed_a_name_agree_on_the_newest(
 ) -> None:
     async with fleet_of(engine, tmp_path, agents=4) as (fleet, caller):
         name = fleet.names[0]
-        # The first server holds it, and the second one can't tell anybody that it does.
+        # The first server holds it, and the second one can't say that it does.
         await engine.stop()
         fleet.members[name].dialer.close()
         async with fleet.new_member(name, 1) as newer:

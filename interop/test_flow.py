@@ -217,7 +217,7 @@ async def test_a_stalled_sender_to_a_closed_stream_never_hangs(
         assert session.stats().streams == 0
     assert session.stats().stalls >= STALLED
     stats = await go.call("stats")
-    # No credit has freed anybody, and no data: the answers to the probes have.
+    # No credit has freed a sender, and no data: the answers to the probes have.
     assert stats["frames_out"]["wndinc"] == 0
     assert stats["frames_in"]["data_bytes"] == STALLED * SMALL_WINDOW
     assert stats["frames_out"]["rst_codes"]["4"] >= STALLED

@@ -1,4 +1,4 @@
-"""GOAWAY, the end of a session, and more streams than somebody wants."""
+"""GOAWAY, the end of a session, and more streams than a peer wants."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ async def test_gos_verdict_reaches_our_application(meeting: Meeting, way: Way) -
     assert (reason.code, reason.clean, reason.by_peer) == (0, True, True)
 
 
-# More than somebody wants
+# More than a peer wants
 
 
 async def test_go_refuses_what_its_backlog_cannot_hold(meeting: Meeting, way: Way) -> None:

@@ -21,6 +21,10 @@ HABITS = {
     r"in the midst": "'in the middle of', 'inside'",
     r", be it": "'whether it is'",
     r"shells?": "front end",
+    r"(every|any)body": "name them: 'every client', 'the other peers', 'anyone'",
+    r"but for": "'except'",
+    r"(done|anything|nothing) by half": "'half done'",
+    r"in vain": "say what does not happen",
     r"deaf": "say that it doesn't read, or that it hears nothing",
 }
 PATTERN = re.compile("|".join(rf"(?<![a-z]){habit}(?![a-z])" for habit in HABITS), re.IGNORECASE)

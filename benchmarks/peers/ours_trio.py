@@ -53,7 +53,7 @@ class TrioStream:
         await self._stream.send_all(data)
 
     def write_eof(self) -> None:
-        # Trio's own waits for nothing either, but for a checkpoint.
+        # Trio's own waits for nothing either, except a checkpoint.
         trio.lowlevel.spawn_system_task(self._stream.send_eof)
 
     def close(self) -> None:

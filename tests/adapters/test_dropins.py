@@ -523,7 +523,7 @@ async def test_extra_info(ends: Ends) -> None:
     "anyio_backend", [pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")]
 )
 async def test_a_file_is_sent_by_the_loop(ends: Ends, tmp_path: Path) -> None:
-    """uvloop has no sendfile() but for sockets of its own; its callers do without."""
+    """uvloop has sendfile() for sockets of its own alone; its callers do without."""
     data = bytes(range(256)) * 8192
     (tmp_path / "file").write_bytes(data)
     serving = Serving(ends.serving)

@@ -40,7 +40,7 @@ async def say(stream: muxado.Stream, question: bytes) -> None:
 
 
 async def authenticate(session: muxado.Session, hello: Message) -> str:
-    """Know everybody by a key, which says who it is."""
+    """Know each client by a key, which says who it is."""
     key = hello.text("key")
     if key == "stranger":
         raise Denied("this fleet does not know you", 401)

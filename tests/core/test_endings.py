@@ -1,4 +1,4 @@
-"""How a session ends: what goes on the wire, and what everybody is told."""
+"""How a session ends: what goes on the wire, and what each call is told."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ SCRIPTS = {
     ),
 }
 
-# The same of the first generation, but for its heartbeats, which no application sees.
+# The same of the first generation, except its heartbeats, which no application sees.
 SCRIPTS_V1 = {
     "open-echo-close": SCRIPTS["open-echo-close"],
     "typed-priority-streams": Script(

@@ -220,7 +220,7 @@ def check_failures(era: Era, was_reset: list[Talk], refusing: int | None = None)
 
 
 def cut_in_the_middle_of_a_frame(era: Era) -> None:
-    """End the line one way, when a frame has come but for its last byte, or with its first."""
+    """End the line one way, when all of a frame has come except its last byte, or only its first."""
     side = era.rng.randrange(2)
     era.sides[side].liveness.ping()
     steps_until(era, lambda era: bool(era.under_way[side]), STEP)

@@ -68,7 +68,7 @@ async def receive(stream: Stream, seed: int) -> bytes:
 
 
 async def settled(ends: Ends) -> None:
-    """Wait until all that can be sent without anybody reading has been."""
+    """Wait until all that can be sent while neither end reads has been."""
     before = -1
     while before != (before := sum(session.stats().bytes_received for session in ends)):
         for session in ends:

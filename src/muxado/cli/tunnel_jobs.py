@@ -35,7 +35,7 @@ ONCE = click.option(
     "sources",
     multiple=True,
     metavar="NET",
-    help="Who may connect to the port, as 10.0.0.0/8. Several may be given; else everybody may.",
+    help="Who may connect to the port, as 10.0.0.0/8. Several may be given; by default any may.",
 )
 @click.option(
     "--proxy-protocol",

@@ -280,7 +280,7 @@ class Node:
         Args:
             session: the session that was accepted.
             authenticate: called with it and its `hello`; returns whose session it is, or raises
-                `Denied`. What it returns must not depend on what anybody may claim: look at the
+                `Denied`. What it returns must not depend on what any client may claim: look at the
                 certificate, or at a secret key.
             timeout: seconds within which it must say hello.
         """

@@ -242,7 +242,7 @@ class Closing:
         self._table.end_all()
 
     def abandon(self, message: str) -> None:
-        """End the session although one of its steps may be done by half.
+        """End the session although one of its steps may be half done.
 
         So this touches none of what the step may have left inconsistent.
         """

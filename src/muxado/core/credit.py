@@ -10,7 +10,7 @@ way. A link can hold rate x round trip, so both are estimated:
   very queue that a large window builds.
 
 The target for all credit of the session is twice their product, at least `FLOOR`, shared by
-the streams that use theirs up. A window-limited sender thus doubles its rate every round
+the streams that use theirs up. So a sender that the window limits doubles its rate every round
 trip until the link, and not the window, is the limit.
 """
 

@@ -139,7 +139,7 @@ class Receiver:
         self._churn = ChurnGuard(ledger.config.max_incoming_streams)
         interval = ledger.config.ping_interval or LONGEST_IDLE
         self._idle_time: float = min(interval, LONGEST_IDLE)
-        # When the receive buffer is next given a thought.
+        # When it is next asked whether the receive buffer is larger than need be.
         self._shrink_due: float = ledger.now + self._idle_time
         self._received_before = 0  # payload bytes when it last was
         self._can_reset: bool = ledger.rules.resets

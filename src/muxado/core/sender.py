@@ -122,7 +122,7 @@ class Sender:
         return not self._can_confirm() or 0 < self._last_ping <= self._liveness.answered
 
     def drop_all(self) -> None:
-        """Forget everything that waits, but for a GOAWAY."""
+        """Forget everything that waits, except a GOAWAY."""
         self._scheduler.clear()
         self._resets.clear()
         self._window.drop_grants()

@@ -483,7 +483,7 @@ class CoreSession:
         self.closing.abort(code, text)
 
     def abandon(self, message: str) -> None:
-        """End the session although one of its steps may be done by half.
+        """End the session although one of its steps may be half done.
 
         Only `failure` may be called afterwards, and what only looks.
         """

@@ -1,7 +1,7 @@
 """A dialer for threads: it stays connected, as `Redial` decides.
 
 How it works. One thread, the dialer's own, tells `Redial` what has happened and does what that has
-decided; nothing else changes a `Redial`, but for its end. Each dial runs in a thread of its own,
+decided; nothing else changes a `Redial`, except to end it. Each dial runs in a thread of its own,
 and so does the wait for a session's end: they, the sessions' threads and the calls leave what has
 happened in an inbox. A call that waits sleeps on a `Waiter`, looks again after each change, and
 holds no lock, so that a signal's handler may raise in it anywhere.
@@ -63,8 +63,8 @@ class Dialer(BaseDialer[Session]):
 
     A session that ends is followed by another one, after a pause that is random and grows with
     each try (see `muxado.Backoff`). When the peer says GOAWAY, the next session is dialled before
-    the last one is let go: its streams run to their end, then it is closed. Every error ends in
-    another try, but for those that `final` names.
+    the last one is let go: its streams run to their end, then it is closed. After every error
+    it tries again, except after those that `final` names.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ count as done. So:
   purpose cuts nothing off (`cut_off` tells the two apart): the core has changed nothing then.
 - The I/O thread is woken when a step is cut off, so that the session ends at once, for the peer
   and for the other threads too, though no further call comes. No handler runs in that thread.
-- While a call waits it holds no lock and has changed nothing by half, so an exception that comes
+- While a call waits it holds no lock and leaves no change half done, so an exception that comes
   then does no harm. The waiters of all calls that wait are in `sleepers`. A waiter that a cut-off
   call has left elsewhere is not in there, and is ignored.
 """
@@ -173,7 +173,7 @@ class Driver(BaseDriver):
         return self._held_here() or threading.get_ident() in _io_threads
 
     def ask(self, step: Callable[..., T], *args: object) -> T:
-        """Take a step, and return what it gives. It settles itself what it changes.
+        """Take a step, and return what it gives. What it changes is for the step itself to flush.
 
         Raises:
             UsageError: this thread is inside a call already.
@@ -262,7 +262,7 @@ class Driver(BaseDriver):
         self._dropped.append((monotonic() + DROPPED_GRACE, stream))
         self._wake_thread()
 
-    # Everything from here on is called with the lock held, but for the thread's own methods
+    # Everything from here on is called with the lock held, except the thread's own methods
 
     def show_waiting(self, show: Callable[[], object]) -> None:
         """Have `show` called whenever streams may have begun or ceased to wait for `accept`."""

@@ -60,7 +60,7 @@ class Session(BaseSession[Stream]):
         self._on_draining = []
         self._on_stream = None
         self._serving = 0  # calls of `serve`
-        self._handlers: list[StreamHandlers] = []  # of them, but for those with an executor
+        self._handlers: list[StreamHandlers] = []  # of them, without those with an executor
         link = driver.link
         more = None if link.layer is None else link.layer.info
         self._info = ConnectionInfo(link.sock, link.secured, driver.lock, more)

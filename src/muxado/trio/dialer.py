@@ -63,8 +63,8 @@ class Dialer(AsyncDialer[Session, Stream]):
 
     A session that ends is followed by another one, after a pause that is random and grows with
     each try (see `muxado.Backoff`). When the peer says GOAWAY, the next session is dialled before
-    the last one is let go: its streams run to their end, then it is closed. Every error ends in
-    another try, but for those that `final` names.
+    the last one is let go: its streams run to their end, then it is closed. After every error
+    it tries again, except after those that `final` names.
     """
 
     def __init__(

@@ -117,7 +117,7 @@ class Fleet:
             if held is not None:
                 self.node.release(held)
             raise Denied("whether the invitation was used can't be decided now: try again", 503)
-        # By then it is too old everywhere, and everybody has heard that it was used.
+        # By then it is too old everywhere, and every server has heard that it was used.
         loop = asyncio.get_running_loop()
         loop.call_later(INVITATION_LIFETIME, self.node.release, held)
 

@@ -107,7 +107,7 @@ class Rights:
     Attributes:
         rules: the rules.
         connections: how many connections it may have at once, 0 for any number.
-        services: how many services it may offer at once, 0 for as many as anybody.
+        services: how many services it may offer at once, 0 for as many as any client.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ _PROXY: Final = (b"PROXY ", b"\r\n\r\n\x00\r\nQ")
 def recognise(data: bytes, own: str = "muxado v2") -> str:
     """Say what a peer speaks whose first bytes are `data`.
 
-    8 bytes are enough to tell, but for HTTP's long methods, where what follows must be there.
+    8 bytes are enough to tell, except for HTTP's long methods, where what follows must be there.
 
     Args:
         data: the bytes.

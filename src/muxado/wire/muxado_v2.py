@@ -44,7 +44,7 @@ PROTOCOL_ERROR: Final = 1
 FRAME_SIZE_ERROR: Final = 8
 
 # Go takes 8 bytes too many after a GOAWAY (section 13, no. 1). This empty frame of an unknown
-# type feeds it; everybody else skips it.
+# type feeds it; other peers skip it.
 GO_AWAY_PAD: Final = b"\x00\x00\x00\xf0\x00\x00\x00\x00"
 
 PING: Final = b"\x00\x00\x00\x10\x00\x00\x00\x01"

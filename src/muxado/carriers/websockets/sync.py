@@ -42,7 +42,7 @@ def connect(
         ssl: for ``wss``, a context; by default one with the system's trusted authorities.
         server_hostname: the name the server's certificate must have; the URL's by default.
         config: the session's settings.
-        timeout: seconds for all of it, but for looking the name up: connecting, TLS, and the
+        timeout: seconds for all of it except looking the name up: connecting, TLS, and the
             WebSocket's handshake. None: no limit.
         name: what to call the session; see `Session.name`.
         proxy: reach the host through this proxy, as for `muxado.sync.connect`.
