@@ -220,7 +220,7 @@ def check_failures(era: Era, was_reset: list[Talk], refusing: int | None = None)
 
 
 def cut_in_the_middle_of_a_frame(era: Era) -> None:
-    """End the line one way, when all of a frame has come except its last byte, or only its first."""
+    """End the line one way, when only a frame's last byte is missing, or only its first came."""
     side = era.rng.randrange(2)
     era.sides[side].liveness.ping()
     steps_until(era, lambda era: bool(era.under_way[side]), STEP)

@@ -38,7 +38,7 @@ class Messages(Protocol):
 
 
 class Reader:
-    """Reads the session's bytes; an empty message is no end."""
+    """Reads the session's bytes; an empty message does not end them."""
 
     def __init__(self, messages: Messages) -> None:
         self._messages = messages

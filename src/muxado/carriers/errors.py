@@ -26,7 +26,7 @@ class HandshakeRefused(ConnectionError):
 
 
 class WebSocketLost(ConnectionError):
-    """The WebSocket under a session was closed with a code that is no orderly end.
+    """The WebSocket under a session was closed with a code that tells of no orderly end.
 
     It is the `exception` of the session's `CloseReason`.
 

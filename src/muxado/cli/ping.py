@@ -91,7 +91,7 @@ def run(target: Target, count: int, interval: float, say: Callable[[str], object
         0 if a muxado peer answered, 1 if something else is there or the peer stopped to answer,
         2 if there is no connection.
     """
-    # The pings are this command's own; a peer that is no muxado peer would be given up early.
+    # The pings are this command's own; another kind of peer would be given up early.
     config = Config(ping_interval=None)
     try:
         session = muxado.sync.connect(
@@ -221,7 +221,7 @@ def _speaks_first(sock: socket.socket) -> str:
 
 
 def _speaks_tls(sock: socket.socket) -> str:
-    # Whether it speaks TLS at all: whose certificate it has is no question here.
+    # Whether it speaks TLS at all: whose certificate it has does not matter here.
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

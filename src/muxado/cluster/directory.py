@@ -98,7 +98,7 @@ class Directory(Protocol):
         ...
 
     async def start(self, place: Place, *, lost: Lost, returned: Callable[[], object]) -> None:
-        """Begin to be the directory of a server. An engine that is away is no error.
+        """Begin to be the directory of a server. An engine that is away does not fail this.
 
         Args:
             place: the server.

@@ -215,7 +215,7 @@ class Node:
         timeout: float = 1.0,
         before_telling: Callable[[Held], Awaitable[object]] | None = None,
     ) -> Held:
-        """Claim a name for something that is no session, and has to be the only one of the fleet.
+        """Claim a name for something other than a session that has to be the only one of the fleet.
 
         Args:
             name: a DNS label.

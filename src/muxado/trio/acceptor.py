@@ -29,7 +29,7 @@ logger: logging.Logger = logging.getLogger("muxado")
 Upgrade: TypeAlias = Callable[[trio.abc.Stream], Awaitable[trio.abc.Stream]]
 """Does the handshake of what a listener's sessions go over; returns that as a stream."""
 
-# What `accept` fails with when the listening socket itself is no good. Everything else concerns
+# What `accept` fails with when the listening socket itself is broken. Everything else concerns
 # one connection, or passes; Linux hands out errors of the network there, too.
 FATAL = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
 

@@ -295,7 +295,7 @@ def secure(
     server_side: bool = False,
     name: str | None = None,
 ) -> SecuredStream | trio.SSLStream[trio.abc.Stream]:
-    """Return TLS over a stream, before its handshake; trio's own over one that is no socket's."""
+    """Return TLS over a stream, before its handshake; trio's own if it is not a socket's."""
     if isinstance(stream, trio.SocketStream) and straight_over(stream):
         return SecuredStream(stream, context, server_side=server_side, name=name)
     return trio.SSLStream(stream, context, server_side=server_side, server_hostname=name)

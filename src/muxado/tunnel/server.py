@@ -245,8 +245,8 @@ class Server:
 
         Clients that can go to another server are asked to, one after the other, within half of the
         grace; what they offer is served here until it is served there. The others are let go at
-        once, except for what runs. A session ends when nothing runs on it any more, and this returns
-        when none is left.
+        once, except for what runs. A session ends when nothing runs on it any more, and this
+        returns when none is left.
 
         Args:
             grace: seconds after which the rest is cut. None: never.

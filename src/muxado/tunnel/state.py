@@ -188,7 +188,7 @@ class ServerState:
         return notes
 
     def merge(self, notes: Mapping[str, Note]) -> None:
-        """Take over what other servers know that is newer. What is no note is passed over."""
+        """Take over what other servers know that is newer. What isn't a note is passed over."""
         with locked(self.folder):
             mine = self.notes()
             newer = {

@@ -16,7 +16,7 @@ ENOUGH: Final = 8
 
 
 def recognise(first: bytes) -> WireFormat | None:
-    """Return the format of a client's first bytes, None if they are no format's that is known.
+    """Return the format of a client's first bytes, None if they are of no format that is known.
 
     Args:
         first: at least `ENOUGH` bytes.
