@@ -532,6 +532,20 @@ async def test_a_member_that_has_no_other_server_is_let_go_at_the_end(fleet: Fle
                 await fleet.nodes[0].register("web-2", session)
 
 
+async def test_a_member_that_has_moved_is_let_go_before_its_session_ends(fleet: Fleet) -> None:
+    # Servers that can't tell each other.
+    a, b = [await fleet.add(directory=MemoryDirectory()) for _ in range(2)]
+    async with fleet.member("web-1", [3, 4]) as member:
+        session = a.registrations[0].session
+        held: list[int] = []
+        session.on_draining(lambda: held.append(len(a.registrations)))
+        member.dialer.renew()
+        await session.wait_closed()
+        assert held == [0]
+        assert len(b.registrations) == 1
+        assert await ask(await b.open("web-1"), b"x") == b"x"
+
+
 class SlowDirectory(MemoryDirectory):
     """One whose claims are answered late, and which does not find its own server's, as NATS."""
 

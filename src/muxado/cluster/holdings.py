@@ -101,6 +101,13 @@ class Holdings:
                 self._claims.drop(registration.held)
         self._gone.set()
 
+    def has_moved(self, registration: Registration) -> None:
+        """Let a session go that has its name on another server by now, as it says."""
+        if self.here.get(registration.name) is registration:
+            self._lost(registration)
+            if registration.held is not None:
+                self._claims.drop(registration.held)
+
     async def wait_for(self, name: str, timeout: float) -> None:
         """Wait until a name comes to this server, but no longer than the timeout."""
         came = self._came.setdefault(name, asyncio.Event())
@@ -161,7 +168,7 @@ class Holdings:
         registration.remove()
 
     def _lost(self, registration: Registration) -> None:
-        """Take note that a newer session has the name of one, on another server."""
+        """Take note that a newer session has the name, on another server."""
         if self.here.get(registration.name) is registration:
             del self.here[registration.name]
             self._hints.has_gone(registration.name)

@@ -53,7 +53,18 @@ class MemberDialer(Dialer):
 
     When the next one was answered, the last one's server opens no more streams; but some may be on
     their way. The first ping is behind what was said last, the second behind what that has caused.
+
+    Args:
+        leave: called first, with the last session: has its server open no more streams, where it
+            may not have heard of the next one yet.
+        options: as for `Dialer`.
     """
+
+    def __init__(
+        self, *, leave: Callable[[Session], Awaitable[object]] | None = None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._leave = leave
 
     def _let_go(self, session: Session) -> None:
         self._start(self._retire(session))
@@ -61,6 +72,8 @@ class MemberDialer(Dialer):
     async def _retire(self, session: Session) -> None:
         with contextlib.suppress(SessionError, TimeoutError):
             async with asyncio.timeout(session.config.close_timeout):
+                if self._leave is not None:
+                    await self._leave(session)
                 await session.ping()
                 await session.ping()
         await session.shutdown(None)
@@ -126,9 +139,12 @@ class Member:
         hello |= {"key": key} if key else {}
         hello |= {} if services is None else {"services": sorted(services)}
         self._hello = hello | ({"meta": meta} if meta else {})
-        self._controls: set[asyncio.Task[None]] = set()
+        self._controls: dict[Session, tuple[Control, asyncio.Event]] = {}  # and: was replaced
+        self._listeners: set[asyncio.Task[None]] = set()
         self._serving: asyncio.Task[None] | None = None
-        self._dialer = MemberDialer(dial=self._dial, timeout=timeout, backoff=backoff)
+        self._dialer = MemberDialer(
+            leave=self._leave, dial=self._dial, timeout=timeout, backoff=backoff
+        )
 
     @property
     def dialer(self) -> Dialer:
@@ -155,7 +171,7 @@ class Member:
         try:
             await self._dialer.__aexit__(exc_type, exc, traceback)
         finally:
-            tasks = set(self._controls)
+            tasks = set(self._listeners)
             if self._serving is not None:
                 tasks.add(self._serving)
             for task in tasks:
@@ -172,16 +188,32 @@ class Member:
             session.abort(ErrorCode.STREAM_CANCELLED)
             raise
         listening = asyncio.create_task(self._listen(control), name="muxado member: control")
-        self._controls.add(listening)
-        listening.add_done_callback(self._controls.discard)
+        self._listeners.add(listening)
+        listening.add_done_callback(self._listeners.discard)
         return session
 
     async def _listen(self, control: Control) -> None:
         """Do what the server says."""
-        with contextlib.suppress(HeaderError):
-            async for message in control:
-                if message.type == "drain":
-                    self._dialer.renew()
+        session = control.session
+        replaced = asyncio.Event()
+        self._controls[session] = control, replaced
+        try:
+            with contextlib.suppress(HeaderError):
+                async for message in control:
+                    if message.type == "drain":
+                        self._dialer.renew()
+                    elif message.type == "replaced":
+                        replaced.set()
+        finally:
+            replaced.set()
+            del self._controls[session]
+
+    async def _leave(self, session: Session) -> None:
+        """Tell a server that the name is elsewhere, and wait until it has let go of it."""
+        if session in self._controls:
+            control, replaced = self._controls[session]
+            control.say("moved")
+            await replaced.wait()
 
     async def _handle(
         self, handler: Callable[[Stream, Header], Awaitable[object]], stream: Stream

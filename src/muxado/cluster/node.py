@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from ..asyncio import Session, Stream
 from ..config import Config
-from ..errors import UsageError
+from ..errors import ErrorCode, UsageError
 from .claims import Claims, Held
-from .control import welcome
+from .control import Control, welcome
 from .credentials import PeerTLS
 from .directory import Directory, Place, Route
 from .errors import (
@@ -311,9 +311,20 @@ class Node:
             return
         control.say("ok", epoch=registration.epoch)
         try:
+            await self._hear(control, registration)
             await session.wait_closed()
         finally:
             registration.remove()
+
+    async def _hear(self, control: Control, registration: Registration) -> None:
+        """Hear what a member says, until it says no more."""
+        try:
+            async for message in control:
+                if message.type == "moved":
+                    self._holdings.has_moved(registration)
+        except HeaderError as exc:
+            logger.warning("%s breaks the protocol: %s", registration.name, exc)
+            control.session.abort(ErrorCode.PROTOCOL_ERROR)
 
     async def open(
         self,

@@ -31,6 +31,10 @@ __all__ = ["Peer", "PeerAway", "Peers"]
 logger: logging.Logger = logging.getLogger("muxado.cluster")
 
 
+# Seconds for another server to be told that it has lost a name, and to let go of it.
+TELLING_TIMEOUT = 10.0
+
+
 class PeerAway(ClusterError, ConnectionError):
     """A server can't be reached, or is another one now."""
 
@@ -137,12 +141,16 @@ class Peers:
             name: the name.
             former: the server.
             route: who has it now.
-            timeout: seconds to wait; a server that can't be told finds out from the directory.
+            timeout: seconds to wait; it is told all the same when it can be reached later. One that
+                never can finds out from the directory.
         """
+        await asyncio.wait([self._begin(self._tell(name, former, route), "tells")], timeout=timeout)
+
+    async def _tell(self, name: str, former: Place, route: Route) -> None:
         acknowledged = self._acknowledged[name, route.epoch] = asyncio.Event()
         try:
             with contextlib.suppress(TimeoutError, PeerAway):
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(TELLING_TIMEOUT):
                     await self.get(former)
                     peer = self._peers.get(former.node)
                     if peer is not None and peer.control.say(
