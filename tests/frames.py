@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from muxado.wire import MUXADO_V2, WireFormat
+from muxado.wire import MUXADO_V2, Rules, WireFormat
 from muxado.wire.codec import (
     BAD_FRAME,
     CREDIT,
@@ -104,6 +104,49 @@ def read_frames(pieces: Iterable[bytes], wire: WireFormat = MUXADO_V2) -> list[F
     for piece in pieces:
         reader.feed(piece)
     return reader.frames
+
+
+class Packer:
+    """Packs what a peer sends, in the frames that its wire has for it.
+
+    Attributes:
+        rules: those of the wire.
+    """
+
+    def __init__(self, wire: WireFormat) -> None:
+        self.rules: Rules = wire.rules
+        self._encoder = wire.encoder
+
+    def data(self, stream_id: int, size: int, *, syn: bool = False, fin: bool = False) -> bytes:
+        """Return so many zero bytes on a stream, perhaps opening or ending it."""
+        parts = []
+        if syn and self.rules.opens_apart:
+            parts.append(self._encoder.open(stream_id, 0, 0))
+            syn = False
+            if not (size or fin):
+                return parts[0]
+        apart = fin and size > 0 and not self.rules.fin_rides
+        left = size
+        while True:
+            length = min(left, self.rules.max_data)
+            left -= length
+            last = fin and not left and not apart
+            parts.append(self._encoder.data_header(stream_id, length, syn, last) + bytes(length))
+            syn = False
+            if not left:
+                break
+        if apart:
+            parts.append(self._encoder.data_header(stream_id, 0, False, True))
+        return b"".join(parts)
+
+    def reset(self, stream_id: int, code: int) -> bytes:
+        return self._encoder.reset(stream_id, code)
+
+    def credit(self, stream_id: int, more: int) -> bytes:
+        """Return credit for so many bytes more, of a stream on which nothing was sent."""
+        if self.rules.total_credit:
+            return self._encoder.window(stream_id, 0, self.rules.first_window + more)
+        return self._encoder.credit(stream_id, more)
 
 
 def cut_at(data: bytes, places: Iterable[int]) -> Iterator[bytes]:

@@ -1,8 +1,12 @@
-"""Two sessions against a plain model: random calls, and a wire that cuts anywhere."""
+"""Two sessions against a plain model: random calls, on every wire, which is cut anywhere.
+
+What a wire can't say is not called; see the preconditions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -10,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from muxado.config import Config
 from muxado.core import CoreSession, CoreStream
-from muxado.errors import PeerGone, StreamClosed, StreamRefused, StreamReset
+from muxado.errors import ErrorCode, PeerGone, StreamClosed, StreamRefused, StreamReset
+from muxado.wire import FORMATS, NO_PINGS, TYPES_FIRST, TYPES_IN_SYN, Rules
 from tests import inside
 
 CLIENT, SERVER = 0, 1
@@ -55,11 +60,26 @@ class Talk:
         yield self.ends[SERVER], self.ends[CLIENT]
 
 
+MANY = settings(max_examples=100, stateful_step_count=50, deadline=None)
+SOME = settings(max_examples=25, stateful_step_count=50, deadline=None)
+
+
 class TwoSessions(RuleBasedStateMachine):
+    wire = ""
+
+    @property
+    def wire_rules(self) -> Rules:
+        return FORMATS[self.wire].rules
+
     @initialize(typed=st.booleans(), window=st.sampled_from([64, 1000, 1 << 18]))
     def begin(self, typed: bool, window: int) -> None:
-        config = Config(typed=typed, initial_window=window, max_window=2 * window)
-        self.typed = typed
+        rules = self.wire_rules
+        self.typed = (typed and rules.types == TYPES_FIRST) or rules.types == TYPES_IN_SYN
+        config = Config(wire=self.wire, ping_interval=None)
+        if rules.agreed_window:
+            config = replace(config, initial_window=window, max_window=2 * window)
+        if rules.types == TYPES_FIRST:
+            config = replace(config, typed=typed)
         self.now = 100.0
         self.cores = [
             CoreSession(client=side == CLIENT, config=config, now=self.now)
@@ -176,12 +196,12 @@ class TwoSessions(RuleBasedStateMachine):
             core.close()
             end.closed = True
 
-    @precondition(lambda self: self.talks)
-    @rule(side=SIDES, pick=PICK, code=st.integers(10, 2**32 - 1))
+    @precondition(lambda self: self.talks and self.wire_rules.resets)
+    @rule(side=SIDES, pick=PICK, code=st.integers(20, 2**32 - 1))
     def reset(self, side: int, pick: int, code: int) -> None:
         _, end, core = self.pick(side, pick)
         if core is not None:
-            core.reset(code)
+            core.reset(code if self.wire_rules.codes else ErrorCode.STREAM_CANCELLED)
             end.reset = True
 
     @precondition(lambda self: self.talks)
@@ -191,10 +211,12 @@ class TwoSessions(RuleBasedStateMachine):
         if core is not None:
             core.set_priority(priority)
 
+    @precondition(lambda self: self.wire_rules.pings != NO_PINGS)
     @rule(side=SIDES)
     def ping(self, side: int) -> None:
         self.pings[side] = self.cores[side].liveness.ping()
 
+    @precondition(lambda self: self.wire_rules.go_away)
     @rule(side=SIDES, really=st.integers(0, 5))
     def go_away(self, side: int, really: int) -> None:
         if really < 5:
@@ -232,6 +254,15 @@ class TwoSessions(RuleBasedStateMachine):
         for core in self.cores:
             core.handle_timer(self.now)
 
+    @rule(side=SIDES)
+    def turn(self, side: int) -> None:
+        """Go on after a pause, as a front end does in its next turn."""
+        core = self.cores[side]
+        if core.paused:
+            core.resume(self.now)
+        if core.next_deadline() <= self.now:
+            core.handle_timer(self.now)
+
     # What always holds
 
     @invariant()
@@ -265,6 +296,9 @@ class TwoSessions(RuleBasedStateMachine):
                 for side in (CLIENT, SERVER):
                     self.finish(side, index)
             self.settle()
+        if not self.wire_rules.closed_answer:  # a peer that has closed a stream says nothing of it
+            self.tick(Config().stall_timeout or 0)
+            self.settle()
         for core in self.cores:
             assert not inside.streams(core)
             assert not inside.accept_queue(core)
@@ -288,6 +322,8 @@ class TwoSessions(RuleBasedStateMachine):
                 self.carry(side, 1 << 30)
                 while self.accept_one(side):
                     busy = True
+                busy |= self.cores[side].paused
+                self.turn(side)
                 for index in range(len(self.talks)):
                     while self.read_some(side, index, 1 << 20):
                         busy = True
@@ -322,5 +358,37 @@ class TwoSessions(RuleBasedStateMachine):
             assert any(end.reset for end in talk.ends)
 
 
-TestTwoSessions = TwoSessions.TestCase
-TestTwoSessions.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+@MANY
+class TwoSessionsOnV2(TwoSessions):
+    wire = "muxado-v2"
+
+
+@SOME
+class TwoSessionsOnV1(TwoSessions):
+    wire = "muxado-v1"
+
+
+@SOME
+class TwoSessionsOnYamux(TwoSessions):
+    wire = "yamux"
+
+
+@SOME
+class TwoSessionsOnSmuxV2(TwoSessions):
+    wire = "smux-v2"
+
+
+@SOME
+class TwoSessionsOnSmuxV1(TwoSessions):
+    wire = "smux-v1"
+
+
+TestTwoSessionsOnV2 = TwoSessionsOnV2.TestCase
+TestTwoSessionsOnV1 = TwoSessionsOnV1.TestCase
+TestTwoSessionsOnYamux = TwoSessionsOnYamux.TestCase
+TestTwoSessionsOnSmuxV2 = TwoSessionsOnSmuxV2.TestCase
+TestTwoSessionsOnSmuxV1 = TwoSessionsOnSmuxV1.TestCase
+
+
+def test_there_is_a_model_of_every_wire() -> None:
+    assert {model.wire for model in TwoSessions.__subclasses__()} == set(FORMATS)

@@ -13,7 +13,7 @@ from muxado.core import CoreSession
 from muxado.wire import FORMATS
 from muxado.wire.codec import RESET
 
-from ..frames import read_frames
+from ..frames import Packer, read_frames
 
 PAGE = Path(__file__).parents[2] / "docs" / "howto" / "wires.md"
 NOW = 100.0
@@ -24,25 +24,20 @@ class Peer:
 
     def __init__(self, wire: str) -> None:
         self.wire = FORMATS[wire]
+        self.packer = Packer(self.wire)
         self.core = CoreSession(client=False, config=Config(wire=wire, accept_backlog=2), now=NOW)
         rules = self.wire.rules
         self.first = rules.first_client_id
         self.window = min(rules.first_window, 1 << 20)
 
     def syn(self, stream_id: int) -> bytes:
-        encoder = self.wire.encoder
-        if self.wire.rules.opens_apart:
-            return encoder.open(stream_id, 0, 0)
-        return encoder.data_header(stream_id, 0, True, False)
+        return self.packer.data(stream_id, 0, syn=True)
 
     def data(self, stream_id: int, size: int) -> bytes:
-        header = self.wire.encoder.data_header
-        most = min(self.wire.rules.max_data, 16000)
-        sizes = [most] * (size // most) + [size % most] * (size % most > 0)
-        return b"".join(header(stream_id, n, False, False) + bytes(n) for n in sizes)
+        return self.packer.data(stream_id, size)
 
     def fin(self, stream_id: int) -> bytes:
-        return self.wire.encoder.data_header(stream_id, 0, False, True)
+        return self.packer.data(stream_id, 0, fin=True)
 
     def outcome(self, sent: bytes, ends: bool = False) -> str:
         """Return what the server makes of it, in the words of the table."""
