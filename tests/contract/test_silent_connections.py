@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib import import_module
 
@@ -112,6 +113,24 @@ def test_a_plain_client_at_a_tls_port_is_told_at_both_ends(
         assert reason is not None
         assert "does it expect TLS?" in reason.message
     assert "the client speaks no TLS" in caplog.text
+
+
+def test_a_tls_client_is_not_asked_whether_the_peer_expects_tls(
+    front_end: FrontEnd, tls: Tls
+) -> None:
+    def leave() -> None:
+        sock, _ = listener.accept()
+        tls.server.wrap_socket(sock, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+        leaving = pool.submit(leave)
+        with front_end.connect(listener.getsockname()[1], tls.client, Config()) as client:
+            leaving.result(PATIENCE)
+            client.wait_closed()
+            reason = client.close_reason
+        assert reason is not None
+        assert reason.by_peer
+        assert "expect TLS" not in reason.message
 
 
 def test_a_plain_client_of_another_protocol_is_named_in_the_log(

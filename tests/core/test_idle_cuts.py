@@ -52,6 +52,10 @@ def test_other_ends_have_no_such_hint() -> None:
     mute.now += 100
     assert ended(mute).endswith("does it expect TLS?")
 
+    secured = Bench(client=True)
+    secured.core.agree(None)
+    assert not ended(secured).endswith("does it expect TLS?")
+
     forked = Bench()
     forked.now += 100
     forked.core.disown(forked.now)

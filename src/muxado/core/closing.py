@@ -79,6 +79,7 @@ class Closing:
     __slots__ = (
         "_ledger",
         "_liveness",
+        "_may_expect_tls",
         "_said",
         "_sender",
         "_spared",
@@ -100,6 +101,7 @@ class Closing:
         self._liveness = liveness
         self.transport_aborted: bool = False
         self.output_ended: bool = False
+        self._may_expect_tls = True  # whether a peer that says nothing may wait for TLS
         self._said = GoAway(0, b"")  # this side's first GOAWAY
         self._spared: list[int] = []  # our streams that no GOAWAY has ended yet, rising
         self.going_away: bool = False
@@ -143,6 +145,10 @@ class Closing:
         self.output_ended = True
         self._sender.stop_answering()
         self._sender.drop_all()
+
+    def expect_no_tls(self) -> None:
+        """Take note that a peer that ends without a word does not do so for want of TLS."""
+        self._may_expect_tls = False
 
     def handle_timer(self, now: float) -> None:
         """Tear the transport of a closing session down if its time is over."""
@@ -465,7 +471,8 @@ class Closing:
         )
 
     def _cut_hint(self) -> str:
-        return cut_hint(self._sender.confirms_output)
+        # A transport that can't be half-closed has had a handshake of its own, as a WebSocket has.
+        return cut_hint(self._may_expect_tls and not self._sender.confirms_output)
 
     def _silence_hint(self) -> str:
         ledger = self._ledger

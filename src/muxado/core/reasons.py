@@ -31,9 +31,9 @@ def streams_text(count: int) -> str:
     return "1 stream" if count == 1 else f"{count} streams"
 
 
-def cut_hint(over_tls: bool) -> str:
+def cut_hint(may_expect_tls: bool) -> str:
     """Return what it may mean that a connection ends before the peer has said anything."""
-    return "" if over_tls else ": does it expect TLS?"
+    return ": does it expect TLS?" if may_expect_tls else ""
 
 
 def silence_hint(seconds: float, ping_interval: float | None) -> str:

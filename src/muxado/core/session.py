@@ -191,15 +191,16 @@ class CoreSession:
         self.receive_data(first, now)
 
     def agree(self, protocol: str | None) -> None:
-        """Take the wire of the protocol that TLS has chosen by ALPN, if the wire is still open.
+        """Take note that TLS carries the session, and which protocol it has chosen by ALPN.
 
-        A protocol that is no wire's decides nothing, as None does.
+        If the wire is still open, it is that protocol's. One that is no wire's decides nothing, as
+        None does.
         """
-        if self.ledger.rules.known or self.ledger.state >= CLOSING:
-            return
-        for wire in FORMATS.values():
-            if wire.rules.alpn and wire.rules.alpn == protocol:
-                self._speak(wire)
+        if not self.ledger.rules.known and self.ledger.state < CLOSING:
+            for wire in FORMATS.values():
+                if wire.rules.alpn and wire.rules.alpn == protocol:
+                    self._speak(wire)
+        self.closing.expect_no_tls()
 
     def _speak(self, wire: WireFormat) -> None:
         """Begin on a wire that was not known before."""

@@ -110,8 +110,10 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
             pool=None if admission is None else admission.pool,
         )
         if isinstance(transport, (trio.SSLStream, SecuredStream)):
+            protocol = None
             with contextlib.suppress(trio.NeedHandshakeError):  # a stream of the caller's
-                core.agree(transport.selected_alpn_protocol())
+                protocol = transport.selected_alpn_protocol()
+            core.agree(protocol)
         whole = isinstance(transport, ChannelStream) and not transport.half_closes
         if self._proxied or whole:
             core.confirm_output()
