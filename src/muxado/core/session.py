@@ -334,7 +334,7 @@ class CoreSession:
         due = holding.retry_at if holding.active else self.liveness.next_deadline()
         if self._keepalive is not None:
             due = min(due, self._keepalive.due)
-        return min(due, stalls.next_deadline(), self._typed.next_deadline())
+        return min(due, stalls.next_deadline(), self.table.next_deadline())
 
     def handle_timer(self, now: float) -> None:
         """Do what is due by now. Harmless when called early."""
@@ -354,7 +354,7 @@ class CoreSession:
             self.closing.timed_out()
             return
         self._handle_stalls(now)
-        self._typed.handle_timer(now)
+        self.table.handle_timer(now)
         keepalive = self._keepalive
         if keepalive is not None and keepalive.is_due(now, self._sender.frames_sent):
             self.liveness.request()

@@ -1,11 +1,26 @@
-"""The streams of a session: which are alive, which wait for the application, and how many count."""
+"""The streams of a session: which are alive, which wait for the application, and how many count.
+
+A stream of this side's is alive from `open` on, and the peer's from its SYN (`add_incoming`). In a
+typed session the peer's has to say its type first (`expect_type`). Then it waits for the
+application (`deliver`), which takes it by `accept`. Whatever ends a stream comes by `forget`, once:
+every other part that knows it is told there. A stream that the peer has reset is not alive any
+more, but counts in `max_incoming_streams` until the application has closed it (`released`), or a
+peer could have any number of handlers run.
+
+Heartbeats are in the table too, for their frames, but no count and no list for users has them.
+
+Two kinds of stream have a time limit: those without their type are reset, and on a wire
+that acknowledges streams those that wait long for the application are acknowledged without it.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
+from ..errors import ErrorCode
 from ..wire import Encoder
 from .ledger import ACCEPTABLE, DRAINED, Ledger
 from .openings import Openings
@@ -31,8 +46,6 @@ class StreamTable(StreamHost):
     Attributes:
         streams: those that are alive, by id; heartbeats among them.
         accept_queue: those that wait for `accept`, by id; some may be over already.
-        due: when each stream must have said its type, or is acknowledged although the application
-            has not accepted it; by id and in the order of that time.
         replies: other frames than RSTs that answer the peer, packed.
         incoming: how many streams of the peer are alive, or reset while the application still
             has them.
@@ -46,12 +59,12 @@ class StreamTable(StreamHost):
 
     __slots__ = (
         "_acknowledges",
+        "_due",
         "_openings",
         "_owed",
         "_refills",
         "accept_queue",
         "accepted_count",
-        "due",
         "heartbeats",
         "highest_accepted",
         "incoming",
@@ -76,7 +89,9 @@ class StreamTable(StreamHost):
         self.streams: dict[int, CoreStream] = {}
         # An OrderedDict has its first item at hand, which a dict seeks among the removed ones.
         self.accept_queue: OrderedDict[int, CoreStream] = OrderedDict()
-        self.due: OrderedDict[int, float] = OrderedDict()
+        # When each stream must have said its type, or is acknowledged although the application
+        # has not accepted it; by id and in the order of that time.
+        self._due: OrderedDict[int, float] = OrderedDict()
         self.replies: list[bytes] = []
         self.incoming: int = 0
         self.heartbeats: int = 0
@@ -116,18 +131,18 @@ class StreamTable(StreamHost):
         """Have an incoming stream say its type first, within a limited time."""
         stream.pour_into(TO_TYPE)
         ledger = self.ledger
-        self.due[stream.stream_id] = ledger.now + ledger.config.type_timeout
+        self._due[stream.stream_id] = ledger.now + ledger.config.type_timeout
 
     def type_is_known(self, stream: CoreStream) -> None:
         """Wait for a stream's type no more."""
-        del self.due[stream.stream_id]
+        del self._due[stream.stream_id]
 
     def deliver(self, stream: CoreStream) -> None:
         """Queue a stream for `accept`."""
         self.accept_queue[stream.stream_id] = stream
         self.ledger.note(ACCEPTABLE)
         if self._acknowledges:
-            self.due[stream.stream_id] = self.ledger.now + ACKNOWLEDGED_AFTER
+            self._due[stream.stream_id] = self.ledger.now + ACKNOWLEDGED_AFTER
 
     def accept(self) -> CoreStream | None:
         """Return the stream that waits longest for the application, None if none does."""
@@ -142,7 +157,7 @@ class StreamTable(StreamHost):
 
     def acknowledge(self, stream: CoreStream) -> None:
         """Tell the peer that a stream was taken, if it was not told yet."""
-        if self.due.pop(stream.stream_id, None) is not None:
+        if self._due.pop(stream.stream_id, None) is not None:
             self.replies.append(self.encoder.accept(stream.stream_id))
 
     def acknowledged(self, stream_id: int) -> None:
@@ -176,7 +191,7 @@ class StreamTable(StreamHost):
             if stream.reset_code < 0 or not stream.lingers():
                 self.incoming -= 1
             if stream.sink == TO_TYPE or self._acknowledges:
-                self.due.pop(stream_id, None)
+                self._due.pop(stream_id, None)
             if stream.reset_code >= 0 and not stream.accepted:
                 self.accept_queue.pop(stream_id, None)
         elif self._openings is not None:
@@ -195,6 +210,22 @@ class StreamTable(StreamHost):
     def released(self) -> None:
         """Note that the application has closed a stream that was reset before."""
         self.incoming -= 1
+
+    # Time limits
+
+    def next_deadline(self) -> float:
+        """Return when `handle_timer` is due, inf for never."""
+        due = self._due
+        return next(iter(due.values())) if due else inf
+
+    def handle_timer(self, now: float) -> None:
+        """Reset the streams whose type is overdue, acknowledge those that were not accepted."""
+        while self.next_deadline() <= now:
+            stream = self.streams[next(iter(self._due))]
+            if stream.sink == TO_TYPE:
+                self.reject(stream, ErrorCode.STREAM_CANCELLED)
+            else:
+                self.acknowledge(stream)
 
     # What the peer has read
 

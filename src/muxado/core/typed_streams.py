@@ -1,20 +1,23 @@
 """The types of streams, and Go's heartbeat, which is a type.
 
 On muxado v2's wire a type is the first 4 bytes of a stream, by agreement only
-(docs/protocol.md section 10). Each incoming stream waits here until its own have come, so a
-late one delays none of the others. On v1's it is a field of the frame that opens the stream.
+(docs/protocol.md section 10). Each incoming stream waits until its own have come, within
+`Config.type_timeout`, so a late one delays none of the others. On v1's it is a field of the frame
+that opens the stream.
+
+A heartbeat is a stream of a type of its own. It is echoed here, no application sees it, and no
+limit but `MOST_HEARTBEATS` counts it.
 """
 
 from __future__ import annotations
 
-from math import inf
 from typing import Final
 
 from ..errors import ErrorCode, UsageError
 from ..wire import TYPES_IN_SYN
 from .ledger import Ledger
 from .stream import CoreStream
-from .stream_state import TO_READER, TO_TYPE, TYPE_SIZE
+from .stream_state import TO_READER, TYPE_SIZE
 from .stream_table import StreamTable
 
 # What a heartbeat may make us hold unsent, and how many there may be.
@@ -107,18 +110,3 @@ class TypedStreams:
             self._table.reject(stream, ErrorCode.ENHANCE_YOUR_CALM)
         elif not stream.fin_asked:
             stream.echo(chunk)
-
-    def next_deadline(self) -> float:
-        """Return when `handle_timer` is due, inf for never."""
-        due = self._table.due
-        return next(iter(due.values())) if due else inf
-
-    def handle_timer(self, now: float) -> None:
-        """Reset the streams whose type is overdue, acknowledge those that were not accepted."""
-        table = self._table
-        while self.next_deadline() <= now:
-            stream = table.streams[next(iter(table.due))]
-            if stream.sink == TO_TYPE:
-                table.reject(stream, ErrorCode.STREAM_CANCELLED)
-            else:
-                table.acknowledge(stream)
