@@ -111,7 +111,7 @@ fuzz: .venv-fuzz/installed ## coverage-guided fuzzing, half of the time each (SE
 	.venv-fuzz/bin/python -m pip install --quiet --editable . --group test atheris
 	@touch $@
 
-bench: .venv-bench/installed $(COMPILED) ## compare muxado with other multiplexers (ARGS=--quick, ARGS='--only REGEX' ...)
+bench: .venv-bench/installed $(if $(ARGS),,.venv-bench/tools/tried) $(COMPILED) ## compare muxado with other multiplexers (ARGS=--quick, ARGS='--only REGEX' ...)
 	.venv-bench/bin/python -m benchmarks \
 		$(if $(COMPILED),--compiled-python .venv-compiled/bin/python) $(ARGS)
 	$(if $(ARGS),,.venv-bench/bin/python -m benchmarks.tunnel_commands \
@@ -122,6 +122,15 @@ bench: .venv-bench/installed $(COMPILED) ## compare muxado with other multiplexe
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --upgrade pip
 	.venv-bench/bin/python -m pip install --quiet --editable '.[cli,trio,tunnel,uvloop]' --group bench
+	@touch $@
+
+# Tunnels in Rust, where there is cargo. The benchmark names those that are not there.
+.venv-bench/tools/tried: | .venv-bench/installed
+	@mkdir -p $(@D)
+	-command -v cargo >/dev/null && for each in bore-cli \
+			'rathole --no-default-features --features server,client,noise'; do \
+		cargo install --quiet --root .venv-bench/tools $$each; \
+	done
 	@touch $@
 
 instructions: $(VENV)/installed $(COMPILED) ## count machine instructions a request (needs valgrind)

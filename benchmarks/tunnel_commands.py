@@ -1,10 +1,11 @@
-"""The tunnel's commands, beside `ssh -R`: what a connection through them costs.
+"""The tunnel's commands, beside other tunnels: what a connection through each of them costs.
 
-    python -m benchmarks.tunnel_commands --rounds 5
+    python -m benchmarks.tunnel_commands --rounds 5 --python .venv-compiled/bin/python
 
 How it works. This process is the users and the service; the tunnel stands between, each end a
 process of its own. What is counted is what both ends use, with their children, as /proc has it. The
-tunnels take turns, and the median of the rounds is shown. A program that is not installed is named.
+tunnels take turns, and the median of the rounds is shown, in brackets by that of the small tunnel
+in Go. A tunnel that can't take part is named, with the reason.
 """
 
 from __future__ import annotations
@@ -13,154 +14,21 @@ import argparse
 import asyncio
 import contextlib
 import os
-import shutil
-import socket
-import subprocess
-import sys
+import resource
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
-LOCAL = "127.0.0.1"
+from .tunnel_contenders import LOCAL, Contender, Tunnel, find_contenders
+
 SECONDS = 1.5
 IDLE = 500  # connections
-TICK = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
+FILES = 8192  # that this process and those it starts may have open
 SMALL = b"x" * 64
 PIECE = b"s" + bytes(256 * 1024 - 1)
-
-
-@dataclass(frozen=True)
-class Tunnel:
-    """A running tunnel.
-
-    Attributes:
-        port: where the service is reached through it.
-        ends: the processes of its two ends.
-    """
-
-    port: int
-    ends: tuple[int, int]
-
-    def used(self) -> tuple[float, list[int]]:
-        """Return the processor time of both ends in seconds, and the memory of each in bytes."""
-        time_used, memory = 0.0, []
-        for root in self.ends:
-            resident = 0
-            for number in family(root):
-                with contextlib.suppress(OSError):  # it has just ended
-                    folder = Path(f"/proc/{number}")
-                    fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                    time_used += (int(fields[11]) + int(fields[12])) / TICK
-                    resident += int((folder / "statm").read_text().split()[1]) * PAGE
-            memory.append(resident)
-        return time_used, memory
-
-
-def family(root: int) -> list[int]:
-    """Return a process and its descendants."""
-    found = [root]
-    for number in found:
-        with contextlib.suppress(OSError):
-            children = Path(f"/proc/{number}/task/{number}/children").read_text()
-            found += map(int, children.split())
-    return found
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind((LOCAL, 0))
-        return int(sock.getsockname()[1])
-
-
-@contextmanager
-def started(*command: str, said: str = "", wanted: str = "") -> Iterator[subprocess.Popen[str]]:
-    """Run a program while the block runs, from when it has printed what is wanted."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(said)
-        process.stdin.flush()
-        while wanted and wanted not in (line := process.stdout.readline()):
-            if not line:
-                raise RuntimeError(f"{command[0]} has ended")
-        yield process
-    finally:
-        process.terminate()
-        process.communicate()
-
-
-def until_open(port: int) -> None:
-    """Wait until something listens on a port."""
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection((LOCAL, port)).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-        else:
-            return
-
-
-@contextmanager
-def ours(python: str, service: int, folder: Path) -> Iterator[Tunnel]:
-    """Run `muxado server` and `muxado expose`."""
-    muxado = (python, "-m", "muxado")
-    port, public, state = free_port(), free_port(), ("--state", str(folder / "server"))
-    serve = (*muxado, "server", "--listen", f"{LOCAL}:{port}", *state)
-    with started(*serve, wanted="listening on") as server:
-        invite = (*muxado, "invite", "bench", "--allow", f"expose:{public}", *state)
-        invitation = subprocess.run(invite, capture_output=True, text=True, check=True).stdout
-        expose = (*muxado, "expose", str(service), "--to", "-", "--state", str(folder / "client"))
-        with started(*expose, said=invitation, wanted="tcp ") as client:
-            yield Tunnel(public, (server.pid, client.pid))
-
-
-@contextmanager
-def openssh(python: str, service: int, folder: Path) -> Iterator[Tunnel]:
-    """Run an SSH server, and `ssh -R`; no Python is needed."""
-    for name in ("host", "user"):
-        path = str(folder / name)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
-    if os.getuid() == 0:
-        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # it insists on it
-    port, public = free_port(), free_port()
-    config = folder / "sshd_config"
-    config.write_text(
-        f"Port {port}\nListenAddress {LOCAL}\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
-        f"AuthorizedKeysFile {folder}/user.pub\nStrictModes no\nMaxSessions 1000\n"
-    )
-    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-    assert sshd is not None
-    with started(sshd, "-D", "-f", str(config)) as server:
-        until_open(port)
-        options = (*("-F", "none", "-N", "-p", str(port), "-i", str(folder / "user")),)
-        trust = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
-        forward = ("-R", f"{LOCAL}:{public}:{LOCAL}:{service}")
-        with started("ssh", *options, *trust, *forward, LOCAL) as client:
-            until_open(public)
-            yield Tunnel(public, (server.pid, client.pid))
-
-
-Run = Callable[[str, int, Path], contextlib.AbstractContextManager[Tunnel]]
-TUNNELS: dict[str, tuple[Run, tuple[str, ...]]] = {
-    "muxado": (ours, ()),
-    "OpenSSH -R": (openssh, ("ssh", "sshd", "ssh-keygen")),
-}
 
 
 class Service:
@@ -215,7 +83,7 @@ async def connections(tunnel: Tunnel, service: Service, count: int) -> dict[str,
 
 async def bulk(tunnel: Tunnel, service: Service, count: int) -> dict[str, float]:
     """Move bytes to the service; beside eight connections, time small messages too."""
-    over = asyncio.Event()
+    over, answered = asyncio.Event(), asyncio.Event()
     times: list[float] = []
 
     async def send() -> None:
@@ -233,17 +101,27 @@ async def bulk(tunnel: Tunnel, service: Service, count: int) -> dict[str, float]
             writer.write(SMALL)
             await reader.readexactly(len(SMALL))
             times.append(time.monotonic() - began)
+            answered.set()
             await asyncio.sleep(0.002)
         writer.close()
 
     tasks = [asyncio.create_task(send()) for _ in range(count)]
     if count > 1:
         tasks.append(asyncio.create_task(ping()))
+        await answered.wait()
+    while not service.count:  # noqa: ASYNC110  # nothing tells of it
+        await asyncio.sleep(0.05)
     await asyncio.sleep(0.3)
+    times.clear()
+    answered.clear()
     before, moved, began = tunnel.used()[0], service.count, time.monotonic()
     await asyncio.sleep(SECONDS)
+    while service.count == moved:  # noqa: ASYNC110  # a slow one, on a busy machine
+        await asyncio.sleep(0.05)
     moved, seconds = service.count - moved, time.monotonic() - began
     used = tunnel.used()[0] - before
+    if count > 1 and not times:
+        await answered.wait()
     over.set()
     await asyncio.gather(*tasks)
     found = {
@@ -251,7 +129,9 @@ async def bulk(tunnel: Tunnel, service: Service, count: int) -> dict[str, float]
         f"MiB/s, {count} connections": moved / seconds / 2**20,
     }
     if times:
-        found["ms, p99 of 64 B beside 8 bulk connections"] = quantiles(times, n=100)[98] * 1e3
+        found["ms, p99 of 64 B beside 8 bulk connections"] = (
+            sorted(times)[len(times) * 99 // 100] * 1e3
+        )
     return found
 
 
@@ -267,7 +147,8 @@ async def idle(tunnel: Tunnel, service: Service, count: int) -> dict[str, float]
     grown = [now - then for then, now in zip(before, tunnel.used()[1], strict=True)]
     for writer in held:
         writer.transport.abort()
-    return {"KiB per idle connection, at the end that takes more": max(grown) / 1024 / count}
+    each = [size / 1024 / count for size in grown]
+    return {"KiB per idle connection, server": each[0], "the same, client": each[1]}
 
 
 Cell = Callable[[Tunnel, Service, int], Awaitable[dict[str, float]]]
@@ -275,18 +156,19 @@ CELLS: tuple[tuple[Cell, int], ...] = (
     (idle, IDLE),
     (connections, 1),
     (connections, 64),
+    (connections, 512),
     (bulk, 1),
     (bulk, 8),
 )
 
 
-async def measure(run: Run, python: str) -> dict[str, float]:
+async def measure(contender: Contender) -> dict[str, float]:
     """Start a tunnel, and measure it once."""
     service = Service()
     found: dict[str, float] = {}
     async with service.running() as port:
         with tempfile.TemporaryDirectory(prefix="mux") as folder, contextlib.ExitStack() as stack:
-            entering = run(python, port, Path(folder))
+            entering = contender.run(port, Path(folder))
             tunnel = await asyncio.to_thread(stack.enter_context, entering)
             for cell, count in CELLS:
                 found |= await cell(tunnel, service, count)
@@ -297,24 +179,31 @@ def main() -> None:
     """Measure all tunnels in turn, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--python", default=sys.executable, help="the Python that runs muxado")
+    parser.add_argument("--python", help="the Python that has the compiled muxado")
+    parser.add_argument("--only", default="", help="names of tunnels, with ; between")
     options = parser.parse_args()
     rounds: int = options.rounds
-    path = f"{os.environ['PATH']}:/usr/sbin"
+    only = [each.strip() for each in options.only.split(";") if each]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, FILES))
     found: dict[str, list[dict[str, float]]] = {}
-    for name, (_, programs) in TUNNELS.items():
-        missing = [each for each in programs if shutil.which(each, path=path) is None]
-        if missing:
-            print(f"{name} is left out: {', '.join(missing)} is not installed")
-        else:
-            found[name] = []
+    contenders = []
+    for contender in find_contenders(options.python):
+        if contender.missing:
+            print(f"{contender.name} is left out: {contender.missing}")
+        elif not only or contender.name in only:
+            contenders.append(contender)
+            found[contender.name] = []
+    began, load = time.monotonic(), os.getloadavg()[0]
     for _ in range(rounds):
-        for name, results in found.items():
-            results.append(asyncio.run(measure(TUNNELS[name][0], options.python)))
+        for contender in contenders:
+            found[contender.name].append(asyncio.run(measure(contender)))
+    minutes = (time.monotonic() - began) / 60
+    print(f"load before: {load:.1f}, after: {os.getloadavg()[0]:.1f}; {minutes:.1f} minutes\n")
     print(f"| median of {rounds} rounds | {' | '.join(found)} |")
     print(f"| --- |{' --- |' * len(found)}")
     for what in next(iter(found.values()))[0]:
-        row = [f"{median(each[what] for each in results):.4g}" for results in found.values()]
+        medians = [median(each[what] for each in results) for results in found.values()]
+        row = [f"{value:.4g} ({value / medians[0]:.2f})" for value in medians]
         print(f"| {what} | {' | '.join(row)} |")
 
 

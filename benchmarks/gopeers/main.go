@@ -23,7 +23,7 @@ import (
 )
 
 func main() {
-	mux := flag.String("mux", "muxado", "muxado, yamux, smux or smux-v1")
+	mux := flag.String("mux", "muxado", "muxado, yamux, smux, smux-v1 or ssh")
 	role := flag.String("role", "server", "server, client or load")
 	text := flag.String("cell", "{}", "the work, as JSON")
 	tlsDir := flag.String("tls-dir", "", "`directory` with server.pem and authority.pem: use TLS")

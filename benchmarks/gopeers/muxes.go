@@ -83,6 +83,8 @@ func newSession(mux string, conn net.Conn, client bool) (session, error) {
 			open:   func() (stream, error) { return s.OpenStream() },
 			accept: func() (stream, error) { return s.AcceptStream() },
 		}, nil
+	case "ssh":
+		return newSSH(conn, client)
 	}
-	return session{}, fmt.Errorf("unknown mux %q: muxado, yamux, smux or smux-v1", mux)
+	return session{}, fmt.Errorf("unknown mux %q: muxado, yamux, smux, smux-v1 or ssh", mux)
 }
