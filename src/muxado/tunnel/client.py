@@ -9,12 +9,13 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from itertools import cycle
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ..asyncio import Dialer, Session, Stream, connect, relay
+from ..asyncio import Dialer, Session, Stream, connect
+from ..base_stream import give_up
 from ..cluster.control import Control, join
 from ..cluster.errors import Denied, HeaderError
 from ..cluster.lines import Header, Message
@@ -307,9 +308,6 @@ class Client:
 
     async def __aenter__(self) -> Self:
         await self._dialer.__aenter__()
-        serving = asyncio.create_task(self._serve(), name="muxado tunnel: client")
-        self._tasks.add(serving)
-        serving.add_done_callback(self._tasks.discard)
         return self
 
     async def __aexit__(
@@ -379,10 +377,15 @@ class Client:
         for each in self._exposed.values():
             if each not in offered:  # it came meanwhile
                 control.say("offer", **each.packed())
-        task = asyncio.create_task(self._listen(control), name="muxado tunnel: control")
+        self._start(self._listen(control), "muxado tunnel: control")
+        session.on_stream(self._arrived)
+        return session
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Have a task do something, which ends with this client."""
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return session
 
     async def _reach(self, host: str, port: int) -> Session:
         """Make a session, whose server is verified, with nothing said on it."""
@@ -458,14 +461,14 @@ class Client:
         if self._on_answer is not None:
             self._on_answer(exposed)
 
-    async def _serve(self) -> None:
-        with contextlib.suppress(MuxadoError, OSError):  # what is final, `connected` raises
-            await self._dialer.serve(self._handle)
-
     # Streams
 
+    def _arrived(self, stream: Stream) -> None:
+        """Take a connection of the server's. Its task ends when the target is connected."""
+        self._start(self._handle(stream), "muxado tunnel: connection")
+
     async def _handle(self, stream: Stream) -> None:
-        """Pass a connection of the server's on to the target."""
+        """Connect it to the target."""
         try:
             header = await read_header(stream)
         except (HeaderError, MuxadoError):
@@ -476,16 +479,18 @@ class Client:
             stream.reset(404)
             return
         try:
-            pair = await exposed.connect(stream, header)
+            await exposed.connect(stream, header)
         except SocksRefused as exc:
+            stream.close()
             logger.warning("%s: %s", exposed.service, exc)
         except MuxadoError:
-            pass  # the caller has gone
+            give_up(stream)  # the caller has gone
         except OSError as exc:
             logger.warning("%s: %s can't be reached: %s", exposed.service, exposed.target, exc)
-            stream.reset(UNREACHABLE)
-        else:
-            await relay(stream, pair)
+            give_up(stream, UNREACHABLE)
+        except BaseException:
+            give_up(stream)
+            raise
 
 
 def _rights_of(ok: Message) -> Rights | None:

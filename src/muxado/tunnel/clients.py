@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from ..asyncio import Session
 from ..cluster.control import Control
@@ -13,9 +13,26 @@ from .denials import Denials
 from .exposing import Exposure
 from .rules import Rights
 
-__all__ = ["Connected"]
+__all__ = ["Connected", "Use"]
 
 logger: logging.Logger = logging.getLogger("muxado.tunnel")
+
+
+class Use:
+    """Something that a client uses.
+
+    Attributes:
+        what: what `status` calls it.
+        allowed: whether rights allow it.
+        cancel: cuts it.
+    """
+
+    __slots__ = ("allowed", "cancel", "what")
+
+    def __init__(self, what: str = "", allowed: Callable[[Rights], bool] = lambda _: True) -> None:
+        self.what: str = what
+        self.allowed: Callable[[Rights], bool] = allowed
+        self.cancel: Callable[[], object] = lambda: None
 
 
 class Connected:
@@ -49,12 +66,27 @@ class Connected:
         self.exposures: dict[str, Exposure] = {}
         self.movable: bool = movable
         self.moving: bool = False
-        self._uses: dict[asyncio.Task[None], tuple[str, Callable[[Rights], bool]]] = {}
+        self._uses: set[Use] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def session(self) -> Session:
         """The session."""
         return self.control.session
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have a task do something for it, which ends with the session."""
+        task = asyncio.create_task(work, name="muxado tunnel: connection")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """End its tasks."""
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     @property
     def is_full(self) -> bool:
@@ -67,29 +99,28 @@ class Connected:
         """How many connections it has, to what it offers and to what it uses."""
         return len(self._uses) + sum(each.open for each in self.exposures.values())
 
-    @contextmanager
-    def using(self, what: str, allowed: Callable[[Rights], bool]) -> Iterator[None]:
-        """Cancel this task if a right that it rests on is taken away, while the block runs."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._uses[task] = (what, allowed)
-        try:
-            yield
-        finally:
-            del self._uses[task]
+    def begin_use(self, use: Use) -> None:
+        """Take note of something that it uses; cut it if there is no right to it any more."""
+        self._uses.add(use)
+        if not use.allowed(self.rights):
+            use.cancel()
+
+    def end_use(self, use: Use) -> None:
+        """Take note that it does not use something any more. Harmless if repeated."""
+        self._uses.discard(use)
 
     @property
     def uses(self) -> list[str]:
         """What it uses now."""
-        return [what for what, _ in self._uses.values()]
+        return [use.what for use in self._uses]
 
     def limit(self, rights: Rights) -> list[Exposure]:
         """Take other rights; end what it uses against them, and return what it so offers."""
         self.rights = rights
-        for task, (what, allowed) in list(self._uses.items()):
-            if not allowed(rights):
-                logger.warning("%s may not have %s any more", self.name, what)
-                task.cancel()
+        for use in list(self._uses):
+            if not use.allowed(rights):
+                logger.warning("%s may not have %s any more", self.name, use.what)
+                use.cancel()
         return [each for each in self.exposures.values() if not self.may_offer(each)]
 
     def may_offer(self, exposure: Exposure) -> bool:

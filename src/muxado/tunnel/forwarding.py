@@ -1,4 +1,7 @@
-"""A port of a client's machine that leads through the server."""
+"""A port of a client's machine that leads through the server.
+
+A connection has a task until it has a stream, and a relay from then on.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from ..asyncio import Stream, relay
+from ..asyncio import Relay, Stream
 from ..errors import MuxadoError
-from ..relaying import arm_reset
+from ..relaying import RelayResult, arm_reset
 from .messages import UNREACHABLE
 
 __all__ = ["REFUSALS", "Forward"]
@@ -36,7 +39,9 @@ class Forward:
         self.service: str = service
         self.address: tuple[str, int] = ("", 0)
         self._server: asyncio.Server | None = None
+        self._connect: Callable[[], Awaitable[Stream]] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._relays: set[Relay] = set()
 
     async def listen(self, host: str, port: int, connect: Callable[[], Awaitable[Stream]]) -> None:
         """Listen, and pass each connection on to a stream. Not for users.
@@ -44,25 +49,37 @@ class Forward:
         Raises:
             OSError: the port can't be listened on.
         """
+        self._connect = connect
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Caller(self), host, port, backlog=1024)
+        self.address = self._server.sockets[0].getsockname()[:2]
 
-        async def arrive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            try:
-                stream = await connect()
-            except (MuxadoError, OSError) as exc:
-                logger.warning("%s can't be reached: %s", self.service, exc)
-                arm_reset(writer.get_extra_info("socket"))
-                writer.transport.abort()
-                return
-            result = await relay(stream, (reader, writer))
+    def take(self, caller: Caller) -> None:
+        """Open a stream for a new connection. Not for users."""
+        task = asyncio.create_task(self._join(caller), name="muxado tunnel: connection")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _join(self, caller: Caller) -> None:
+        assert self._connect is not None
+        try:
+            stream = await self._connect()
+        except (MuxadoError, OSError) as exc:
+            logger.warning("%s can't be reached: %s", self.service, exc)
+            caller.reset()
+            return
+        except asyncio.CancelledError:
+            caller.reset()
+            raise
+
+        def ended(result: RelayResult) -> None:
+            self._relays.discard(relay)
             if result.code in REFUSALS and not result.from_stream:
                 logger.warning("%s can't be reached: %s", self.service, REFUSALS[result.code])
 
-        self._server = await asyncio.start_server(arrive, host, port, backlog=1024)
-        self.address = self._server.sockets[0].getsockname()[:2]
+        relay = Relay(stream, on_end=ended)
+        self._relays.add(relay)
+        caller.hand_over(relay)
 
     def close(self, *, cut: bool = False) -> None:
         """Listen no more. Harmless if repeated.
@@ -75,8 +92,68 @@ class Forward:
         if cut:
             for task in self._tasks:
                 task.cancel()
+            for relay in list(self._relays):
+                relay.cancel()
 
     async def wait_closed(self) -> None:
         """Wait until its connections are gone. Not for users."""
         if self._tasks:
             await asyncio.wait(set(self._tasks))
+        for relay in list(self._relays):
+            await relay.wait_closed()
+
+
+class Caller(asyncio.Protocol):
+    """The protocol of a connection that came in, until it has a relay: keeps what comes early.
+
+    Args:
+        forward: where it came in.
+    """
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward: Forward = forward
+        self._transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []
+        self._ended = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Have a stream opened for it."""
+        assert hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]  # uvloop's derive from nothing
+        self._forward.take(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what came, and have no more come."""
+        self._early.append(data)
+        assert self._transport is not None
+        self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """Take note of the end, which is passed on later."""
+        self._ended = True
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that it is gone."""
+        self._transport = None
+
+    def hand_over(self, relay: Relay) -> None:
+        """Have a relay take the connection."""
+        transport = self._transport
+        if transport is None:
+            relay.cancel()
+            return
+        transport.set_protocol(relay)
+        relay.connection_made(transport)
+        if self._early and not self._ended:
+            transport.resume_reading()  # before the relay may have a pause of its own
+        for data in self._early:
+            relay.data_received(data)
+        if self._ended:
+            relay.eof_received()
+
+    def reset(self) -> None:
+        """Reset the connection."""
+        if self._transport is not None:
+            arm_reset(self._transport.get_extra_info("socket"))
+            self._transport.abort()

@@ -56,22 +56,23 @@ class Exposed:
         self.answered.set()
         return before != (self.port, str(self.error), True)
 
-    async def connect(
-        self, stream: Stream, header: Header
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the target for a caller, and tell it who that is. Not for users.
+    async def connect(self, stream: Stream, header: Header) -> None:
+        """Connect a caller to the target, which is told who that is. Not for users.
+
+        Returns:
+            once it is connected; what is passed on then needs nothing more.
 
         Raises:
             OSError: it can't be reached.
             SocksRefused: the caller can't have what it asks for.
             MuxadoError: the stream has ended.
         """
-        reader, writer = await self.target.dial(stream)
-        if self._proxy_protocol:
-            remote = stream.session.remote_address
-            try:
-                source = parse_place(header.origin)
-                writer.write(pack_header(source, (remote[0], self.port)))
-            except (UsageError, ValueError, TypeError):  # not the addresses of TCP
-                writer.write(pack_header(None, ("", 0)))
-        return reader, writer
+        if not self._proxy_protocol:
+            await self.target.dial(stream)
+            return
+        remote = stream.session.remote_address
+        try:
+            told = pack_header(parse_place(header.origin), (remote[0], self.port))
+        except (UsageError, ValueError, TypeError):  # not the addresses of TCP
+            told = pack_header(None, ("", 0))
+        await self.target.dial(stream, lambda transport: transport.write(told))

@@ -31,7 +31,7 @@ from ..cluster.control import Control
 from ..cluster.errors import ClusterError, Denied, HeaderError
 from ..cluster.lines import Message
 from ..config import Config
-from ..errors import SessionError, UsageError
+from ..errors import UsageError
 from .arrivals import Arrivals, address_of, host_of
 from .clients import Connected
 from .denials import Denials
@@ -354,12 +354,13 @@ class Server:
         lines = client.rights.lines()
         client.control.say("ok", name=client.name, rights=lines, services=answers, epoch=0)
         listening = asyncio.create_task(self._listen(client), name="muxado tunnel: control")
+        client.session.on_stream(lambda stream: client.start(self._uses.serve(client, stream)))
         try:
-            with contextlib.suppress(SessionError):
-                await client.session.serve(lambda stream: self._uses.serve(client, stream))
+            await client.session.wait_closed()
         finally:
             listening.cancel()
             await asyncio.wait([listening])
+            await client.stop()
 
     async def _admit(self, control: Control, hello: Message) -> Connected:
         """Find out who it is.

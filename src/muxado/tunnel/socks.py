@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from ipaddress import ip_address
 
-from ..asyncio import Stream
+from ..asyncio import Relay, Stream
 from ..cluster.errors import Refused
 from ..errors import UsageError
+from ..relaying import RelayResult
 from .invitations import Place, format_place
 from .rules import Rights
-from .targets import TIMEOUT, dial_allowed
+from .targets import TIMEOUT, Begin, Joining, dial_allowed
 
 __all__ = ["SocksRefused", "SocksTarget", "connect_asked"]
 
@@ -87,11 +88,12 @@ class SocksTarget:
     def __hash__(self) -> int:
         return hash(self.rights)
 
-    async def dial(self, stream: Stream) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to what a caller asks for.
+    async def dial(self, stream: Stream, begin: Begin | None = None) -> Relay:
+        """Connect to what a caller asks for, and pass on.
 
         Args:
             stream: the caller's.
+            begin: called with the connection first.
 
         Raises:
             SocksRefused: it can't have that, and was told so.
@@ -101,42 +103,48 @@ class SocksTarget:
         def allowed(place: Place, address: str) -> bool:
             return self.rights.may_dial("socks", place[0], address, place[1])
 
-        return (await connect_asked(stream, allowed))[1]
+        return (await connect_asked(stream, allowed, begin))[2]
 
 
 async def connect_asked(
-    stream: Stream, allowed: Callable[[Place, str], bool]
-) -> tuple[Place, tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Take a request, connect to what it asks for, and tell the caller.
+    stream: Stream,
+    allowed: Callable[[Place, str], bool],
+    begin: Begin | None = None,
+    on_end: Callable[[RelayResult], object] | None = None,
+) -> tuple[Place, asyncio.Transport, Relay]:
+    """Take a request, connect to what it asks for, tell the caller, and pass on.
 
     Args:
         stream: the caller's; nothing was read from it yet but its header.
         allowed: judges a place and the address that is about to be dialled for it.
+        begin: called with the connection first.
+        on_end: as for `Relay`.
 
     Returns:
-        the place that was asked for, and the connection to it.
+        the place that was asked for, the connection to it, and what passes on.
 
     Raises:
         SocksRefused: it can't be had.
         MuxadoError: the stream has ended.
     """
+
+    def granted(transport: asyncio.Transport) -> None:
+        if begin is not None:
+            begin(transport)
+        stream.write_nowait(_answer(Reply.GRANTED, transport.get_extra_info("sockname")[:2]))
+
+    joining = Joining(stream, granted, on_end)
     try:
         async with asyncio.timeout(TIMEOUT):
             place = await _request(stream)
-        pair = await _dial(place, allowed)
+        transport = await _dial(place, allowed, joining)
     except SocksRefused as exc:
         await stream.write(_answer(exc.reply))
         stream.write_eof()
         raise
     except (TimeoutError, asyncio.IncompleteReadError) as exc:
         raise SocksRefused(f"no request has come: {exc}", Reply.FAILED) from None
-    address: Place = pair[1].get_extra_info("sockname")[:2]
-    try:
-        await stream.write(_answer(Reply.GRANTED, address))
-    except BaseException:
-        pair[1].transport.abort()
-        raise
-    return place, pair
+    return place, transport, joining.relay
 
 
 async def _request(stream: Stream) -> Place:
@@ -165,10 +173,10 @@ async def _request(stream: Stream) -> Place:
 
 
 async def _dial(
-    place: Place, allowed: Callable[[Place, str], bool]
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    place: Place, allowed: Callable[[Place, str], bool], joining: Joining
+) -> asyncio.Transport:
     try:
-        return await dial_allowed(*place, lambda address: allowed(place, address))
+        return await dial_allowed(*place, lambda address: allowed(place, address), joining)
     except Refused as exc:
         raise SocksRefused(str(exc), Reply.NOT_ALLOWED) from None
     except socket.gaierror as exc:

@@ -1,23 +1,27 @@
-"""What clients reach: targets beyond the server, and what other clients offer, on any server."""
+"""What clients reach: targets beyond the server, and what other clients offer, on any server.
+
+A stream has a task until its target is connected, and a relay from then on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-from ..asyncio import Stream, relay
-from ..cluster import Node
+from ..asyncio import Relay, Stream
+from ..base_stream import give_up
+from ..cluster import Node, Passing
 from ..cluster.errors import ClusterError, Denied, HeaderError, Refused
 from ..cluster.member import read_header
 from ..errors import MuxadoError, UsageError
 from .arrivals import address_of
-from .clients import Connected
+from .clients import Connected, Use
 from .denials import Denials
 from .invitations import format_place, parse_place
 from .messages import SOCKS, UNREACHABLE
 from .rules import Rights
 from .socks import SocksRefused, connect_asked
-from .targets import TIMEOUT, dial_allowed, is_own_address
+from .targets import TIMEOUT, Joining, dial_allowed, is_own_address
 
 __all__ = ["Uses"]
 
@@ -37,7 +41,14 @@ class Uses:
         self._own_ports = own_ports
 
     async def serve(self, client: Connected, stream: Stream) -> None:
-        """Pass a client's stream on, to its end."""
+        """Judge a client's stream, and begin to pass it on."""
+        try:
+            await self._serve(client, stream)
+        except BaseException:
+            give_up(stream)
+            raise
+
+    async def _serve(self, client: Connected, stream: Stream) -> None:
         try:
             header = await read_header(stream)
         except (HeaderError, MuxadoError):
@@ -51,23 +62,40 @@ class Uses:
             elif ":" in service:
                 await self._forward(client, stream, *parse_place(service))
             else:
-                await self._reach(client, stream, service)
+                self._reach(client, stream, service)
         except SocksRefused as exc:
+            stream.close()
             self._tell(client, f"may not have what it asks for by SOCKS: {exc}")
         except (ClusterError, UsageError) as exc:
-            self._tell(client, f"may not have {service[:80]!r}: {exc}")
-            stream.reset(exc.code if isinstance(exc, ClusterError) else 400)
+            self._deny(client, service, exc)
+            give_up(stream, exc.code if isinstance(exc, ClusterError) else 400)
+        except MuxadoError:
+            give_up(stream)  # the caller has gone
         except OSError as exc:
-            self._tell(client, f"can't have {service[:80]!r}: {exc or 'it took too long'}")
-            stream.reset(UNREACHABLE)
+            self._deny(client, service, exc)
+            give_up(stream, UNREACHABLE)
 
     def _tell(self, client: Connected, text: str) -> None:
         self._denials.tell("use", client.name, f"{client.name} {text}")
 
-    async def _reach(self, client: Connected, stream: Stream, name: str) -> None:
+    def _deny(self, client: Connected, service: str, why: Exception) -> None:
+        if isinstance(why, ClusterError | UsageError):
+            self._tell(client, f"may not have {service[:80]!r}: {why}")
+        else:
+            self._tell(client, f"can't have {service[:80]!r}: {why or 'it took too long'}")
+
+    def _reach(self, client: Connected, stream: Stream, name: str) -> None:
         if not client.rights.may_reach(name):
             raise Refused(f"no right: reach:{name}")
-        with client.using(name, lambda rights: rights.may_reach(name)):
+
+        def ended(passing: Passing) -> None:
+            client.end_use(use)
+            if passing.failure is not None:
+                self._deny(client, name, passing.failure)
+
+        use = Use(name, lambda rights: rights.may_reach(name))
+        client.begin_use(use)
+        try:
             passing = self._node.pass_on(
                 stream,
                 name,
@@ -75,42 +103,58 @@ class Uses:
                 timeout=TIMEOUT,
                 origin=address_of(client.session),
                 identity=client.name,
+                on_end=ended,
             )
-            try:
-                await passing.wait_closed()
-            finally:
-                passing.cancel()
+        except BaseException:
+            client.end_use(use)
+            raise
+        use.cancel = passing.cancel
 
     async def _forward(self, client: Connected, stream: Stream, host: str, port: int) -> None:
         if not client.rights.has("forward"):
             raise Refused(f"no right: forward:{host}:{port}")
         place = host, port
-        pair = await dial_allowed(
-            host, port, lambda address: self._allows(client.rights, "forward", place, address)
+        use = Use(format_place(place))
+        joining = Joining(stream, on_end=lambda _: client.end_use(use))
+        transport = await dial_allowed(
+            host,
+            port,
+            lambda address: self._allows(client.rights, "forward", place, address),
+            joining,
         )
-        await self._pass(client, "forward", place, stream, pair)
+        self._begin(client, use, "forward", place, transport, joining.relay)
 
     async def _socks(self, client: Connected, stream: Stream) -> None:
         if not client.rights.has("socks"):
             raise Refused("no right: socks:")
-        place, pair = await connect_asked(
-            stream, lambda place, address: self._allows(client.rights, "socks", place, address)
+        use = Use()
+        place, transport, relay = await connect_asked(
+            stream,
+            lambda place, address: self._allows(client.rights, "socks", place, address),
+            on_end=lambda _: client.end_use(use),
         )
-        await self._pass(client, "socks", place, stream, pair)
+        use.what = f"{format_place(place)} by SOCKS"
+        self._begin(client, use, "socks", place, transport, relay)
 
-    async def _pass(
+    def _begin(
         self,
         client: Connected,
+        use: Use,
         kind: str,
         place: tuple[str, int],
-        stream: Stream,
-        pair: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        transport: asyncio.Transport,
+        relay: Relay,
     ) -> None:
-        """Pass on to a place beyond the server, while the client has a right to it."""
-        address = str(pair[1].get_extra_info("peername")[0])
-        what = format_place(place) + (" by SOCKS" if kind == "socks" else "")
-        with client.using(what, lambda rights: self._allows(rights, kind, place, address)):
-            await relay(stream, pair)
+        """Take note of what is passed on to a place beyond the server, as long as there is a right.
+
+        The rights may have changed while it was connected.
+        """
+        if relay.result is not None:
+            return
+        address = str(transport.get_extra_info("peername")[0])
+        use.allowed = lambda rights: self._allows(rights, kind, place, address)
+        use.cancel = relay.cancel
+        client.begin_use(use)
 
     def _allows(self, rights: Rights, kind: str, place: tuple[str, int], address: str) -> bool:
         host, port = place
