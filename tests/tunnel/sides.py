@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -54,14 +55,15 @@ async def client(
 async def target(
     answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     path: Path | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
-    """Run a server, on a Unix socket if a path is given; give its address."""
+    """Run a server and give its address: with a path a Unix socket's, with a context over TLS."""
     if path is not None:
         async with await asyncio.start_unix_server(answer, path) as listening:
             yield f"unix:{path}"
             listening.close()
         return
-    async with await asyncio.start_server(answer, LOCAL, 0) as listening:
+    async with await asyncio.start_server(answer, LOCAL, 0, ssl=context) as listening:
         host, port = listening.sockets[0].getsockname()
         yield f"{host}:{port}"
         listening.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import struct
 import sys
 from pathlib import Path
 
@@ -144,6 +145,31 @@ def test_what_can_not_be_had_is_said_by_the_exit_status(commands: Commands, targ
         _, said = process.communicate()
         assert process.returncode == 1, said
         assert told in said
+
+
+def test_a_cut_ends_stdio_with_status_1_and_a_killed_stdio_cuts(commands: Commands) -> None:
+    commands.server(free_port())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(TIMEOUT)
+        place = f"127.0.0.1:{listening.getsockname()[1]}"
+        invitation = commands.invite("laptop", f"forward:{place}").strip()
+        state = ("--state", str(commands.client_state))
+        for cut_here in (True, False):
+            stdio = commands.start("stdio", place, "--to", invitation, *state, said="half")
+            sock, _ = listening.accept()
+            with sock:
+                sock.settimeout(TIMEOUT)
+                assert sock.recv(4, socket.MSG_WAITALL) == b"half"
+                if cut_here:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                else:
+                    stdio.kill()
+                    with pytest.raises(ConnectionResetError):
+                        sock.recv(1)
+            _, said = stdio.communicate()
+            if cut_here:
+                assert stdio.returncode == 1
+                assert "the connection was cut" in said
 
 
 def test_a_file_is_read_again_at_sighup_and_what_stays_is_not_cut(

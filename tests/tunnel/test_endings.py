@@ -19,6 +19,7 @@ pytest.importorskip("cryptography")
 from muxado import Backoff, DialerState
 from muxado.tunnel import Client, ClientState, Invitation, Known, Server
 from muxado.tunnel.invitations import new_secret
+from tests.certificates import Tls
 from tests.servers import free_port
 
 from .sides import LOCAL, Pair, client, rules, target
@@ -37,8 +38,13 @@ def cut(writer: asyncio.StreamWriter) -> None:
 
 
 @asynccontextmanager
-async def connected(server: Server, folder: Path, way: str) -> AsyncIterator[tuple[Pair, Pair]]:
-    """Connect a caller to a target in one of the ways there are; give both ends."""
+async def connected(
+    server: Server, folder: Path, way: str, tls: Tls | None = None
+) -> AsyncIterator[tuple[Pair, Pair]]:
+    """Connect a caller to a target in one of the ways there are; give both ends.
+
+    With `tls` the two speak TLS with each other, of which the tunnel knows nothing.
+    """
     met: asyncio.Queue[Pair] = asyncio.Queue()
 
     async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,7 +53,7 @@ async def connected(server: Server, folder: Path, way: str) -> AsyncIterator[tup
     folder.mkdir()  # noqa: ASYNC240
     path = folder / "target.sock"
     async with (
-        target(meet, path if way == "unix" else None) as address,
+        target(meet, path if way == "unix" else None, tls.server if tls else None) as address,
         client(server, folder, "home", rules(more=("private:*",))) as home,
         client(server, folder, "office", (f"socks:{LOCAL}:*", "reach:db")) as office,
     ):
@@ -61,7 +67,7 @@ async def connected(server: Server, folder: Path, way: str) -> AsyncIterator[tup
             host, port = (await office.forward("db")).address
         else:
             host, port = LOCAL, (await home.expose("web", address)).port
-        caller = await asyncio.open_connection(host, port)
+        caller = await asyncio.open_connection(host, port, ssl=tls.client if tls else None)
         caller[1].write(greeting + b"x")
         if greeting:
             await caller[0].readexactly(12)
@@ -88,18 +94,19 @@ async def test_half_closes_are_kept_either_way(server: Server, tmp_path: Path, w
             assert await one[0].read() == b"still here"
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, "tls"])
 async def test_a_cut_is_a_reset_wherever_there_is_one(
-    server: Server, tmp_path: Path, way: str
+    server: Server, tmp_path: Path, way: str, tls: Tls
 ) -> None:
-    async with connected(server, tmp_path / "a", way) as (caller, called):
+    inside = tls if way == "tls" else None
+    async with connected(server, tmp_path / "a", way, inside) as (caller, called):
         cut(caller[1])
         if way == "unix":  # which can tell no reset: it ends
             assert await called[0].read() == b""
         else:
             with pytest.raises(ConnectionResetError):
                 await called[0].read()
-    async with connected(server, tmp_path / "b", way) as (caller, called):
+    async with connected(server, tmp_path / "b", way, inside) as (caller, called):
         cut(called[1])
         if way == "unix":
             assert await caller[0].read() == b""
