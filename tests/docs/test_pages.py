@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,31 @@ def test_the_readme_keeps_its_promises_of_files() -> None:
         "src/muxado/py.typed",
     ):
         assert (ROOT / name).is_file()
+
+
+def asks(source: Path) -> Iterator[tuple[str, str]]:
+    """Yield which rules of the wire formats a module asks for, with the method that does."""
+    classes = [
+        node for node in ast.parse(source.read_text()).body if isinstance(node, ast.ClassDef)
+    ]
+    for part in classes:
+        for method in [node for node in part.body if isinstance(node, ast.FunctionDef)]:
+            for node in ast.walk(method):
+                if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("rules"):
+                    yield node.attr, f"{part.name}.{method.name}"
+
+
+def test_the_architecture_page_says_who_asks_each_rule_of_a_format() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    table = text.partition("### Who asks a format's rules")[2].partition("\n## ")[0]
+    told = {
+        (rule, method)
+        for rules, methods in re.findall(r"^\| (`.*?) \| .* \| (.*) \|$", table, re.MULTILINE)
+        for rule in re.findall(r"`(\w+)`", rules)
+        for method in re.findall(r"`(\w+\.\w+)`", methods)
+    }
+    core = (ROOT / "src/muxado/core").glob("*.py")
+    assert told == {asked for source in core for asked in asks(source)}
 
 
 def test_the_files_that_the_architecture_page_names_are_there() -> None:

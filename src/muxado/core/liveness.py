@@ -27,7 +27,7 @@ MINIMUM_WINDOW: Final = 10.0
 # So many seconds of silence at most until a session that holds more than it needs counts as idle.
 IDLE: Final = 15.0
 
-# Seconds; for sessions that are given up if nothing comes within the timeout alone.
+# Seconds, while the peer has not told its wire: it can't be asked, so the timeout begins at once.
 LEAST_INTERVAL: Final = 1e-9
 
 # A timer later than this was held up by this process, not by the peer.
@@ -40,6 +40,7 @@ class Liveness:
     Attributes:
         wanted: True if a ping should be sent at the next chance.
         with_traffic: True while that ping should only be sent together with something else.
+        received_at: when bytes came last, or the session began.
         sent: how many pings have been sent.
         answered: the number of the last ping that was answered.
         rtt: the last round trip in seconds, 0 if none was measured.

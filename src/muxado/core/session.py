@@ -1,7 +1,10 @@
 """The session as a front end drives it: bytes in, bytes out, time, and streams.
 
-`CoreSession` decides nothing. It tells the parts the time, and passes each call on to the part
-that does: see docs/architecture.md for which one that is.
+`CoreSession` puts the parts together, tells them the time, and has each call done by the parts
+that it concerns, in their order: docs/architecture.md says which part decides what. It knows two
+things itself: which of the parts' deadlines comes first (`next_deadline`, `handle_timer`), and,
+with ``Config(wire="auto")``, that the client's first bytes are still to tell the wire (`_discard`).
+Then the parts, which have done nothing yet, are made anew for that wire (`_speak`).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ A stream (docs/protocol.md section 5)::
 
 A session::
 
-           OPEN ──SHUT_DOWN──▶ DRAINING ──BEGIN_CLOSE──▶ CLOSING ──END──▶ ENDED
-             └─────────────BEGIN_CLOSE──────────────────────▲  END leads to ENDED from everywhere
+           RUNNING ──SHUT_DOWN──▶ DRAINING ──BEGIN_CLOSE──▶ CLOSING ──END──▶ ENDED
+              └──────────────BEGIN_CLOSE───────────────────────▲  END leads to ENDED from everywhere
 """
 
 from __future__ import annotations
@@ -67,4 +67,5 @@ SESSION_TABLE: Final[dict[tuple[int, int], int]] = {
     (CLOSING, END): ENDED,
 }
 
+# What users and logs are told: the same states in words.
 SESSION_STATES: Final = ("open", "draining", "closing", "closed")

@@ -1,7 +1,7 @@
 """A stream as the other parts of its session see it: what frames do to it, and how it ends.
 
-`CoreStream`, below in `stream.py`, is the same object as its user sees it, and adds no field. Here
-are the fields, the frames that it sends, the credit that comes in, the waking of calls that wait,
+`CoreStream` in `stream.py` is the same object as its user sees it, and adds no field. Here are the
+fields, the frames that it sends, the credit that comes in, the waking of calls that wait,
 and the one way out: `end`, after which the table has forgotten the stream. A stream ends in order
 when both FINs are through (`_fin_is_out` and the receiver's own), or when it was closed here and
 its FIN is out (`_leave`); otherwise by a RST of either side, or with its session.
