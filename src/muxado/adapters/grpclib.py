@@ -99,7 +99,7 @@ class _Calls(EventsProcessor):
         def release_and_look() -> None:
             release()
             if self.session.draining:
-                # Later: the call is not quite done.
+                # The call is not quite done, so this has to wait for it.
                 asyncio.get_running_loop().call_soon(self.close_idle)
 
         return release_and_look

@@ -77,7 +77,7 @@ class SessionMixIn(Base):
             OSError: none waits any more, or the session has ended.
         """
         try:
-            # Without waiting: the stream that made select() return may be reset already,
+            # This must not wait. The stream that made select() return may be reset already,
             # and shutdown() would wait as well.
             stream, address = self.socket.accept_nowait()
         except SessionError:

@@ -368,7 +368,7 @@ class Driver(BaseDriver):
             closing.end_output()
             self.link.close()
         elif step == HALF_CLOSE:
-            # Reading goes on: a close with unread input would reset the connection, and
+            # Reading goes on, since a close with unread input would reset the connection, and
             # destroy what the peer has not read yet.
             closing.end_output()
             self.link.half_close()

@@ -77,8 +77,8 @@ class TransportLink(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.writable = True
-        # Not at once: asyncio is inside its own write, and a connection that proves
-        # lost there would be reported lost twice.
+        # In the next turn, since asyncio is inside its own write now, and a connection that
+        # proves lost there would be reported lost twice.
         self._driver.flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -268,7 +268,7 @@ class StreamTransport(_FlowControlMixin):
         self._force_close(None)
 
     def _force_close(self, exc: Exception | None) -> None:
-        # The name is asyncio's: its TLS protocol calls it.
+        # asyncio's TLS protocol calls it by this name.
         self._reset(exc)
 
     def _reset(self, exc: BaseException | None) -> None:
@@ -317,7 +317,7 @@ class StreamTransport(_FlowControlMixin):
             return
         try:
             if core.reset_code < 0:
-                # In order: the protocol reads on to the peer's FIN, and then closes.
+                # It ended in order. The protocol reads on to the peer's FIN, and then closes.
                 core.outcome()
                 core.check_end()
                 return

@@ -246,8 +246,8 @@ class Relay(BaseRelay, asyncio.Protocol):
     def resume_writing(self) -> None:
         """Read the stream again."""
         self._writing_paused = False
-        # Not at once: asyncio is inside its own write, and a connection that proves
-        # lost there would be reported lost twice.
+        # In the next turn, since asyncio is inside its own write now, and a connection that
+        # proves lost there would be reported lost twice.
         self._loop.call_soon(self._pass_on)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -139,7 +139,7 @@ class Member:
         hello |= {"key": key} if key else {}
         hello |= {} if services is None else {"services": sorted(services)}
         self._hello = hello | ({"meta": meta} if meta else {})
-        self._controls: dict[Session, tuple[Control, asyncio.Event]] = {}  # and: was replaced
+        self._controls: dict[Session, tuple[Control, asyncio.Event]] = {}  # and an event: replaced
         self._listeners: set[asyncio.Task[None]] = set()
         self._serving: asyncio.Task[None] | None = None
         self._dialer = MemberDialer(

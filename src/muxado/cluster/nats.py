@@ -343,7 +343,7 @@ class NatsDirectory:
         route = self._mine.pop(name)
         subscription = self._subscriptions.pop(name, None)
         if subscription is not None:
-            # Not here: this may be the subscription's own task, which it would end.
+            # In a task of its own, since this may be the subscription's, which it would end.
             self._begin(self._unsubscribe(subscription, reply, pack_route(route)))
 
     async def _unsubscribe(self, subscription: Subscription, reply: str, data: bytes) -> None:

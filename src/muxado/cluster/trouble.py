@@ -10,7 +10,7 @@ __all__ = ["SLOW", "Trouble"]
 
 logger: logging.Logger = logging.getLogger("muxado.cluster")
 
-# Seconds: an answer that takes longer is worth a line.
+# An answer that takes more seconds is worth a line.
 SLOW = 0.5
 
 

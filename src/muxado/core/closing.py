@@ -351,7 +351,7 @@ class Closing:
         self.orderly = not inside_frame and not live
         if not self.orderly and not inside_frame and not unanswered:
             message += " with streams still open"
-        # Never clean: such a wire has a GOAWAY to say an end with.
+        # It is never clean, since such a wire has a GOAWAY to say an end with.
         error_class = SessionClosed if self.orderly else SessionError
         self._end(error_class, code, b"", True, message + hint)
 

@@ -55,7 +55,7 @@ from .tallies import CodeCounts
 from .typed_streams import TypedStreams
 from .window import Window
 
-# Bytes of payload: a session that has received fewer in `LONGEST_IDLE` gives a large buffer back.
+# A session that has received fewer bytes of payload in `LONGEST_IDLE` gives a large buffer back.
 LITTLE: Final = 16 * 1024
 
 # Parsing pauses after it has woken this many readers or accepted this many streams, so that the

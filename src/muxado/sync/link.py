@@ -118,7 +118,7 @@ class SocketLink:
                 closing.end_output()
                 self._lose(None)
             elif step == HALF_CLOSE and not self._unsent:
-                # Reading goes on: a close with unread input would reset the connection, and
+                # Reading goes on, since a close with unread input would reset the connection, and
                 # destroy what the peer has not read yet.
                 closing.end_output()
                 self._half_close()

@@ -95,7 +95,7 @@ class Link(asyncio.Protocol):
         self._paused = False
         if self._is_open():
             self.writable = True
-            # Not at once: asyncio is inside its own write.
+            # In the next turn, since asyncio is inside its own write now.
             self._driver.flush_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
