@@ -18,6 +18,7 @@ def test_the_command_line_holds_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "server.toml"
     path.write_text(
         'listen = "127.0.0.1:7000"\ngrace = 3\nstate = "state"\nproxy-protocol = ["10.0.0.0/8"]\n'
+        'exposed-proxy-protocol = ["10.1.0.0/16"]\n'
     )
     found = read_settings(path, {"listen": "127.0.0.1:7001", "grace": None})
     assert found == Settings(
@@ -25,6 +26,7 @@ def test_the_command_line_holds_over_the_file(tmp_path: Path) -> None:
         grace=3,
         state=tmp_path / "state",
         proxy_protocol=("10.0.0.0/8",),
+        exposed_proxy_protocol=("10.1.0.0/16",),
     )
 
 

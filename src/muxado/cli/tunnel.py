@@ -70,6 +70,12 @@ __all__ = ["COMMANDS"]
     metavar="NET",
     help="A network of balancers, whose connections begin with a PROXY header.",
 )
+@click.option(
+    "--exposed-proxy-protocol",
+    multiple=True,
+    metavar="NET",
+    help="The same for the ports that clients expose; they take no other connections then.",
+)
 @STATE
 def server(config: Path | None, **said: Any) -> None:
     """Run a tunnel's server.

@@ -96,6 +96,7 @@ async def _serve(settings: Settings, worker: Worker | None) -> int:
         folder=make_folder(folder),
         rights=settings.rights,
         proxy_protocol=settings.proxy_protocol or None,
+        exposed_proxy_protocol=settings.exposed_proxy_protocol or None,
         websocket=settings.websocket,
     )
     _listen_to_signals(server, ends, worker)

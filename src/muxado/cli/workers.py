@@ -26,7 +26,7 @@ from typing import Any
 from ..errors import UsageError
 from ..tunnel.invitations import parse_place
 from ..tunnel.notifying import notify
-from ..tunnel.settings import Settings
+from ..tunnel.settings import NETWORKS, Settings
 from .tunnel_server import Worker, log, serve
 
 __all__ = ["supervise"]
@@ -149,7 +149,8 @@ def _settings(told: dict[str, Any]) -> Settings:
     """Return settings that have been JSON."""
     for name in ("state", "rights"):
         told[name] = None if told[name] is None else Path(told[name])
-    told["proxy_protocol"] = tuple(told["proxy_protocol"])
+    for name in NETWORKS:
+        told[name] = tuple(told[name])
     return Settings(**told)
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from ..asyncio import Relay, Session, Stream
 from ..cluster import Held, Registration
 from ..cluster.lines import Header
-from ..errors import ErrorCode, SessionError
+from ..errors import ErrorCode, ProtocolError, SessionError
+from ..proxy_protocol import ProxyHeader, TrustedProxies
 from ..relaying import arm_reset
 from .invitations import format_place
 from .messages import Offer
@@ -28,9 +29,16 @@ __all__ = ["Exposure"]
 
 logger: logging.Logger = logging.getLogger("muxado.tunnel")
 
+HEADER_TIMEOUT = 10.0  # seconds for a balancer's PROXY header
+
 
 class Exposure:
     """A service that a session of a client offers.
+
+    Args:
+        offer: what was asked for.
+        client: whose it is.
+        proxies: the balancers before its port, whose connections begin with a PROXY header.
 
     Attributes:
         offer: what was asked for.
@@ -41,14 +49,18 @@ class Exposure:
         held: the claim of the port, where other servers might listen on it.
     """
 
-    def __init__(self, offer: Offer, client: Connected) -> None:
+    def __init__(
+        self, offer: Offer, client: Connected, proxies: TrustedProxies | None = None
+    ) -> None:
         self.offer: Offer = offer
         self.client: Connected = client
         self.port: int = 0
         self.count: int = 0
         self.registration: Registration | None = None
         self.held: Held | None = None
+        self._proxies = proxies
         self._server: asyncio.Server | None = None
+        self._introduced: set[Introduced] = set()  # whose header has not come yet
         self._relays: set[Relay] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._streams: set[Stream] = set()  # of a private one
@@ -102,6 +114,8 @@ class Exposure:
             for listening in left:
                 self._take_waiting(listening)
         if cut:
+            for each in list(self._introduced):
+                each.give_up()
             for relay in list(self._relays):
                 relay.cancel()
             for stream in list(self._streams):
@@ -123,11 +137,19 @@ class Exposure:
             await asyncio.get_running_loop().connect_accepted_socket(self._arrive, sock)
 
     def _arrive(self) -> asyncio.BaseProtocol:
+        if self._proxies is not None:
+            return Introduced(self, self._proxies, self._introduced)
         return Arrival(self)
 
-    def take(self, transport: asyncio.Transport) -> None:
-        """Pass a new connection on."""
-        peer: Any = transport.get_extra_info("peername") or ("", 0)
+    def take(self, transport: asyncio.Transport, source: Any = None, data: bytes = b"") -> None:
+        """Pass a new connection on.
+
+        Args:
+            transport: the connection.
+            source: where it comes from, if that is not its peer.
+            data: what it has sent already.
+        """
+        peer: Any = source or transport.get_extra_info("peername") or ("", 0)
         service, client = self.offer.service, self.client
         if not self.offer.admits(peer[0]):
             client.denials.tell("source", peer[0], f"{peer[0]} may not connect to {service}")
@@ -149,6 +171,8 @@ class Exposure:
         transport.set_protocol(relay)
         try:
             relay.connection_made(transport)
+            if data:
+                relay.data_received(data)
         except BaseException:
             stream.reset(ErrorCode.INTERNAL_ERROR)
             raise
@@ -169,3 +193,73 @@ class Arrival(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Have it passed on."""
         self._exposure.take(transport)  # type: ignore[arg-type]  # uvloop's derive from nothing
+
+
+class Introduced(asyncio.Protocol):
+    """The protocol of a connection through a balancer, until its PROXY header is there.
+
+    Args:
+        exposure: what it is for.
+        proxies: who may send such headers.
+        waiting: where it is while it waits.
+    """
+
+    def __init__(
+        self, exposure: Exposure, proxies: TrustedProxies, waiting: set[Introduced]
+    ) -> None:
+        self._exposure = exposure
+        self._proxies = proxies
+        self._waiting = waiting
+        self._header = ProxyHeader()
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the header, for a while."""
+        self._transport = transport  # type: ignore[assignment]  # uvloop's derive from nothing
+        self._waiting.add(self)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(HEADER_TIMEOUT, self._refuse, "its PROXY header is missing")
+        try:
+            self._proxies.check(transport.get_extra_info("socket"))
+        except (ProtocolError, OSError) as exc:
+            self._refuse(str(exc))
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the header; once it is whole, have the connection passed on."""
+        transport, header = self._transport, self._header
+        if transport is None:
+            return
+        try:
+            while header.wanted and data:
+                now, data = data[: header.wanted], data[header.wanted :]
+                header.feed(now)
+        except ProtocolError as exc:
+            self._refuse(str(exc))
+            return
+        if not header.wanted:
+            self._forget()
+            self._exposure.take(transport, header.source, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that it is gone."""
+        self._forget()
+
+    def give_up(self) -> None:
+        """Reset the connection."""
+        transport = self._transport
+        self._forget()
+        if transport is not None:
+            hang_up(transport)
+
+    def _refuse(self, why: str) -> None:
+        client, service = self._exposure.client, self._exposure.offer.service
+        client.denials.tell("source", client.name, f"a connection to {service} is not taken: {why}")
+        self.give_up()
+
+    def _forget(self) -> None:
+        self._transport = None
+        self._waiting.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

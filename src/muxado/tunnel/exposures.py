@@ -15,6 +15,7 @@ from uuid import getnode
 
 from ..cluster import DirectoryAway, Held, NameAway, NameTaken, Node, Route, Superseded
 from ..cluster.errors import Denied
+from ..proxy_protocol import TrustedProxies
 from .clients import Connected
 from .exposing import Exposure
 from .messages import REPLACED, RESERVED, Offer
@@ -34,12 +35,16 @@ class Exposures:
         host: the address that ports are listened on.
         handed_over: whether ports may pass from another server of this machine to this one, and
             back, without a pause between.
+        proxies: the balancers before ports, whose connections begin with a PROXY header.
     """
 
-    def __init__(self, node: Node, host: str, handed_over: bool) -> None:
+    def __init__(
+        self, node: Node, host: str, handed_over: bool, proxies: TrustedProxies | None
+    ) -> None:
         self._node = node
         self._host = host
         self._handed_over = handed_over
+        self._proxies = proxies
         self._mark = _mark_of_machine(host)
         self._ports: dict[int, tuple[Connected, Exposure]] = {}
         self._last_ports: dict[tuple[str, str], int] = {}
@@ -61,7 +66,7 @@ class Exposures:
             raise Denied(f"a client offers {most} services at most", 429)
         if offer.behind and await self._is_held(client, offer):
             raise Denied(REPLACED, 409)
-        exposure = Exposure(offer, client)
+        exposure = Exposure(offer, client, self._proxies)
         if offer.private:
             if not client.rights.may_offer(offer.service):
                 raise Denied(f"no right to offer {offer.service}: private:{offer.service}", 403)

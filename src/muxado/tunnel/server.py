@@ -32,6 +32,7 @@ from ..cluster.errors import ClusterError, Denied, HeaderError
 from ..cluster.lines import Message
 from ..config import Config
 from ..errors import UsageError
+from ..proxy_protocol import TrustedProxies
 from .arrivals import Arrivals, address_of, host_of
 from .clients import Connected
 from .denials import Denials
@@ -88,6 +89,7 @@ class Server:
         folder: Path | None = None,
         rights: Path | None = None,
         proxy_protocol: Sequence[str] | None = None,
+        exposed_proxy_protocol: Sequence[str] | None = None,
         websocket: str | None = None,
         config: Config = CONFIG,
     ) -> None:
@@ -105,6 +107,8 @@ class Server:
             rights: a file of rights, which holds in place of what invitations have said: see
                 `muxado.tunnel.rights_file`. `reload` reads it again.
             proxy_protocol: networks of balancers, whose connections begin with a PROXY header.
+            exposed_proxy_protocol: the same for the ports that clients expose. Connections from
+                elsewhere are not taken there.
             websocket: where clients may connect by WebSockets too, any path: ``ws://HOST:PORT``
                 behind a proxy that ends TLS, or ``wss://HOST:PORT`` with the server's own key.
             config: the sessions' settings.
@@ -128,7 +132,8 @@ class Server:
         self._arrivals = Arrivals(config, self._denials)
         self._fleet = Fleet(self._state, directory, peers, advertise, folder)
         node = self._fleet.node
-        self._exposures = Exposures(node, host, self._fleet.shared)
+        proxies = TrustedProxies(exposed_proxy_protocol) if exposed_proxy_protocol else None
+        self._exposures = Exposures(node, host, self._fleet.shared, proxies)
         self._uses = Uses(
             node, self._denials, lambda: self._exposures.ports | {self._port} | web_port
         )

@@ -18,6 +18,8 @@ from .web import parse_web
 
 __all__ = ["Settings", "directory_at", "read_settings"]
 
+NETWORKS = ("proxy_protocol", "exposed_proxy_protocol")  # the settings that are lists
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -36,6 +38,7 @@ class Settings:
             worker has the next port.
         rights: a file of rights.
         proxy_protocol: networks of balancers whose connections begin with a PROXY header.
+        exposed_proxy_protocol: the same for the ports that clients expose.
         websocket: where clients connect by WebSockets too, a URL; None: nowhere.
     """
 
@@ -50,6 +53,7 @@ class Settings:
     admin: str | None = None
     rights: Path | None = None
     proxy_protocol: tuple[str, ...] = ()
+    exposed_proxy_protocol: tuple[str, ...] = ()
     websocket: str | None = None
 
     def check(self) -> None:
@@ -77,9 +81,10 @@ class Settings:
         if self.directory is not None:
             with _naming("directory"):
                 directory_at(self.directory)
-        for network in self.proxy_protocol:
-            with _naming("proxy-protocol"):
-                _check_network(network)
+        for name in NETWORKS:
+            for network in getattr(self, name):
+                with _naming(name.replace("_", "-")):
+                    _check_network(network)
 
     def public_places(self, port: int) -> list[Place]:
         """Return how clients reach the server, as far as it is said.
@@ -129,7 +134,7 @@ def read_settings(path: Path | None, said: dict[str, Any]) -> Settings:
                 value = table.seconds(key)
             elif field.name == "workers":
                 value = table.number(key)
-            elif field.name == "proxy_protocol":
+            elif field.name in NETWORKS:
                 value = table.texts(key)
             else:
                 value = table.text(key)
