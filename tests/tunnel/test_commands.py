@@ -126,6 +126,57 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
         assert isinstance(done.exception, SystemExit)
 
 
+def test_a_new_invitation_gives_running_processes_the_new_key_too(
+    commands: Commands, target: int
+) -> None:
+    commands.server(free_port())
+    near = free_port()
+    state = ("--state", str(commands.client_state))
+    first = commands.invite("laptop", "private:db")
+    running = commands.start(
+        "expose", f"db=127.0.0.1:{target}", "--private", "--to", "-", *state, said=first
+    )
+    assert read_line(running)
+    second = commands.invite("laptop", "private:db", "reach:db")
+    using = commands.start("forward", f"{near}:db", "--to", "-", *state, said=second)
+    assert read_line(using)
+    assert running.stderr is not None
+    while "there is a new key for the server" not in (line := running.stderr.readline()):
+        assert line
+    while True:
+        try:
+            if talk(near, b"one") == b"ONE":
+                break
+        except ConnectionError:
+            pass  # it is not back yet
+
+
+def test_silence_is_explained_and_with_once_bounded(commands: Commands, target: int) -> None:
+    port = free_port()
+    server = commands.server(port)
+    invitation = commands.invite("laptop", f"forward:127.0.0.1:{target}")
+    state = ("--state", str(commands.client_state))
+    using = commands.start(
+        "forward", f"{free_port()}:127.0.0.1:{target}", "--to", "-", *state, said=invitation
+    )
+    assert read_line(using)
+    server.kill()
+    server.wait()
+    assert using.stderr is not None
+    assert "there is no session with the server any more: " in using.stderr.readline()
+    assert f"the server 127.0.0.1:{port} can't be reached: " in using.stderr.readline()
+    for words in (("forward", f"{free_port()}:db", "--once"), ("stdio", "db")):
+        done = commands.start(*words, "--timeout", "0.5", *state)
+        _, said = done.communicate()
+        assert done.returncode == 1
+        first, last = said.splitlines()
+        assert f"the server 127.0.0.1:{port} can't be reached: " in first
+        assert "it is tried again" in first
+        assert last.startswith("muxado: the server can't be reached: ")
+    commands.server(port)
+    assert "there is a session with the server" in using.stderr.readline()
+
+
 def test_what_can_not_be_had_is_said_by_the_exit_status(commands: Commands, target: int) -> None:
     commands.server(free_port())
     invitation = commands.invite("laptop", "forward:127.0.0.1:80")

@@ -136,7 +136,8 @@ def invite(
 
     The client is to be called NAME. The invitation is for one use within 15 minutes. Without
     --allow the client may expose on ports 20000 to 20999, and offer private services. A known
-    client gets a new key, and these rights.
+    client gets a new key, and these rights: its processes lose their sessions when the invitation
+    is used, and those of the state folder that it is used in come back with the new key.
     """
 
     def work() -> int:

@@ -10,9 +10,9 @@ import signal
 import ssl
 import stat
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -36,9 +36,9 @@ __all__ = ["expose", "forward", "run", "socks", "stdio"]
 FAILED = 1
 REFUSED = 3
 
-STDIO_TIMEOUT = 15.0  # seconds, for a session with the server
-
 logger: logging.Logger = logging.getLogger("muxado.tunnel")
+
+T = TypeVar("T")
 
 Read = Callable[[], Plan]
 
@@ -69,7 +69,7 @@ def run(file: Path, **options: Any) -> int:
     return _do(lambda: read_plan(file), reload=True, **options)
 
 
-def stdio(place: str, *, to: str | None, state: Path | None) -> int:
+def stdio(place: str, *, timeout: float, to: str | None, state: Path | None) -> int:
     """Connect the standard input and output to a place; return the exit status."""
     service = check_service(place)
     if to == "-":
@@ -79,7 +79,9 @@ def stdio(place: str, *, to: str | None, state: Path | None) -> int:
         )
     known, kept = _find(to, state)
     _log()
-    return run_in_best_loop(_until_signal(_connect(Client(known, kept, once=True), service)))
+    return run_in_best_loop(
+        _until_signal(_connect(Client(known, kept, once=True), service, timeout))
+    )
 
 
 def _find(to: str | None, folder: Path | None) -> tuple[Known, ClientState]:
@@ -120,6 +122,7 @@ def _do(
     *,
     as_json: bool,
     once: bool,
+    timeout: float,
     to: str | None,
     state: Path | None,
     reload: bool = False,
@@ -127,15 +130,26 @@ def _do(
     plan = read()
     known, kept = _find(to or plan.server, state)
     _log()
+    patience = timeout if once else None
     return run_in_best_loop(
-        _until_signal(_stay(known, kept, plan, read if reload else None, as_json, once))
+        _until_signal(_stay(known, kept, plan, read if reload else None, as_json, patience))
     )
 
 
 async def _stay(
-    known: Known, state: ClientState, plan: Plan, reread: Read | None, as_json: bool, once: bool
+    known: Known,
+    state: ClientState,
+    plan: Plan,
+    reread: Read | None,
+    as_json: bool,
+    patience: float | None,
 ) -> int:
-    """Do what the plan says, until the server is not to be had, with `once`."""
+    """Do what the plan says; with patience for some seconds only, until that is not to be had.
+
+    Raises:
+        OSError: the server was out of reach for longer, or a port can't be listened on.
+    """
+    once = patience is not None
     told = Told(known.invitation.places[0][0], as_json)
     refused = asyncio.Event()
 
@@ -148,7 +162,7 @@ async def _stay(
     async with Client(known, state, once=once, on_answer=answered) as client:
         jobs = Jobs(client)
         try:
-            await client.connected()
+            await _in_time(client, client.connected(), patience)
             for listening, opened in await jobs.begin(plan):
                 told.listening(listening, opened)
                 lacking = client.lacks(listening.service)
@@ -160,7 +174,10 @@ async def _stay(
                     )
                     if once:
                         return REFUSED
-            tasks = [asyncio.create_task(refused.wait()), asyncio.create_task(_last(client))]
+            tasks = [
+                asyncio.create_task(refused.wait()),
+                asyncio.create_task(_last(client, patience)),
+            ]
             if reread is not None and hasattr(signal, "SIGHUP"):
                 tasks.append(asyncio.create_task(_reread(jobs, reread, told)))
             try:
@@ -176,10 +193,24 @@ async def _stay(
         return REFUSED
 
 
-async def _last(client: Client) -> None:
+async def _last(client: Client, patience: float | None) -> None:
     """Wait for the final error of a client, which is raised."""
     while True:
-        await (await client.connected()).wait_closed()
+        session = await _in_time(client, client.connected(), patience)
+        await session.wait_closed()
+
+
+async def _in_time(client: Client, wanted: Awaitable[T], timeout: float | None) -> T:
+    """Wait for what needs a session.
+
+    Raises:
+        OSError: there is none in time.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            return await wanted
+    except TimeoutError:
+        raise OSError(f"the server can't be reached: {client.trouble}") from None
 
 
 async def _reread(jobs: Jobs, reread: Read, told: Told) -> None:
@@ -226,15 +257,10 @@ class Told:
 # One connection
 
 
-async def _connect(client: Client, service: str) -> int:
+async def _connect(client: Client, service: str, timeout: float) -> int:
     async with client:
         try:
-            async with asyncio.timeout(STDIO_TIMEOUT):
-                stream = await client.open(service)
-        except TimeoutError:
-            why = client.dialer.last_error
-            click.echo(f"muxado: the server can't be reached: {why}", err=True)
-            return FAILED
+            stream = await _in_time(client, client.open(service), timeout)
         except (MuxadoError, ssl.SSLCertVerificationError) as exc:
             click.echo(f"muxado: {exc}", err=True)
             return REFUSED

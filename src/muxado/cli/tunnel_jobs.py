@@ -22,7 +22,17 @@ TO = click.option(
     " which keeps it out of the process list. Not needed where one server is known.",
 )
 ONCE = click.option(
-    "--once", is_flag=True, help="End with status 3 if the server refuses, or is not who it was."
+    "--once",
+    is_flag=True,
+    help="End with status 3 if the server refuses, or is not who it was, and with 1 if it is out of"
+    " reach for longer than --timeout. Without it the command goes on trying, and says so.",
+)
+TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(0.0, min_open=True),
+    default=15.0,
+    show_default=True,
+    help="With --once: seconds for which the server may be out of reach.",
 )
 
 
@@ -52,6 +62,7 @@ ONCE = click.option(
 )
 @JSON
 @ONCE
+@TIMEOUT
 @TO
 @STATE
 def expose(
@@ -95,6 +106,7 @@ def expose(
 @click.argument("what", metavar="[HOST:]PORT:(HOST:PORT|NAME)")
 @JSON
 @ONCE
+@TIMEOUT
 @TO
 @STATE
 def forward(what: str, **options: Any) -> None:
@@ -123,6 +135,7 @@ def forward(what: str, **options: Any) -> None:
 @click.argument("listen", metavar="[HOST:]PORT")
 @JSON
 @ONCE
+@TIMEOUT
 @TO
 @STATE
 def socks(listen: str, **options: Any) -> None:
@@ -149,6 +162,13 @@ def socks(listen: str, **options: Any) -> None:
 
 @click.command()
 @click.argument("place", metavar="HOST:PORT|NAME")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.0, min_open=True),
+    default=15.0,
+    show_default=True,
+    help="Seconds for which the server may be out of reach.",
+)
 @TO
 @STATE
 def stdio(place: str, **options: Any) -> None:
@@ -176,6 +196,7 @@ def stdio(place: str, **options: Any) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @JSON
 @ONCE
+@TIMEOUT
 @TO
 @STATE
 def run(file: Path, **options: Any) -> None:

@@ -11,6 +11,7 @@ from ..cluster.lines import Message
 from ..config import Config
 from ..errors import MuxadoError
 from .denials import Denials
+from .outages import why
 
 __all__ = ["Arrivals", "address_of", "host_of"]
 
@@ -53,9 +54,8 @@ class Arrivals:
         try:
             control, hello = await welcome(session, timeout=HELLO_TIMEOUT)
         except (HeaderError, EOFError, TimeoutError, MuxadoError) as exc:
-            why = "it took too long" if isinstance(exc, TimeoutError) else exc
             self._denials.tell(
-                "hello", host_of(session), f"{address_of(session)} said no hello: {why}"
+                "hello", host_of(session), f"{address_of(session)} said no hello: {why(exc)}"
             )
             return None
         finally:

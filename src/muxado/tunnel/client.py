@@ -25,9 +25,10 @@ from ..config import Config
 from ..errors import ErrorCode, MuxadoError, UsageError
 from ..redial import Backoff, DialerState
 from .forwarding import Forward
-from .invitations import format_place
+from .invitations import Place, format_place
 from .messages import REPLACED, SOCKS, UNREACHABLE, Offer, check_service, parse_sources
 from .offers import Exposed
+from .outages import Outages, why
 from .pins import HTTP, client_context
 from .rules import Rights
 from .server import CONFIG
@@ -88,30 +89,35 @@ class Client:
             on_change: called with the state of the dialer when it has changed.
             on_answer: called when the server has said something new of a service.
         """
-        self._known = known
         self._state = state
         self._config = config
         self._backoff = backoff
         self._proxy = proxy
-        self._places = cycle(known.invitation.places)
-        web = HTTP if known.invitation.path else None
-        self._context = client_context(known.invitation.pins, web)
+        self._use(known)
         self._rights: Rights | None = None
         self._on_answer = on_answer
         self._exposed: dict[str, Exposed] = {}
         self._forwards: list[Forward] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._control: Control | None = None
-        self._denied = ""  # why, the last time
+        self._on_change = on_change
+        self._outages = Outages()
+        self._was = ""  # the dialer's state
         final = (401, 403, ssl.SSLCertVerificationError) if once else ()
         self._dialer = MemberDialer(
-            dial=self._dial, timeout=timeout, backoff=backoff, final=final, on_change=on_change
+            dial=self._dial, timeout=timeout, backoff=backoff, final=final, on_change=self._changed
         )
 
     @property
     def dialer(self) -> Dialer:
         """What stays connected."""
         return self._dialer
+
+    @property
+    def trouble(self) -> str:
+        """Why there was no session the last time that there was none, for people."""
+        error = self._dialer.last_error
+        return "it does not answer" if error is None else why(error)
 
     async def connected(self) -> Session:
         """Wait until the server has taken a session, and return it.
@@ -258,8 +264,11 @@ class Client:
 
     async def _listen_on(self, service: str, host: str, port: int) -> Forward:
         async def connect() -> Stream:
-            async with asyncio.timeout(TIMEOUT):
-                return await self._open(service)
+            try:
+                async with asyncio.timeout(TIMEOUT):
+                    return await self._open(service)
+            except TimeoutError:
+                raise OSError(f"there is no session with the server: {self.trouble}") from None
 
         forward = Forward(service)
         await forward.listen(host, port, connect)
@@ -334,19 +343,53 @@ class Client:
 
     async def _dial(self) -> Session:
         try:
-            return await self._join()
+            try:
+                return await self._join()
+            except Denied as exc:
+                if exc.code != 401 or not self._has_new_key():
+                    raise
+                logger.info("there is a new key for the server in the state folder: it is used")
+                return await self._join()
         except (Denied, ssl.SSLCertVerificationError) as exc:
-            # It is tried again every few seconds, for the same reason mostly.
-            level = logging.DEBUG if str(exc) == self._denied else logging.WARNING
-            logger.log(level, "the server can't be used: %s", exc)
-            self._denied = str(exc)
             # Nothing that a quick try would change.
             exc.retry_after = self._backoff.most  # type: ignore[union-attr]
             raise
 
+    def _use(self, known: Known) -> None:
+        """Dial a server from now on."""
+        self._known = known
+        self._places = cycle(known.invitation.places)
+        self._place: Place = known.invitation.places[0]  # that was dialled last
+        web = HTTP if known.invitation.path else None
+        self._context = client_context(known.invitation.pins, web)
+
+    def _has_new_key(self) -> bool:
+        """Look whether another process has taken a new invitation meanwhile, and use its key."""
+        if self._state is None:
+            return False
+        found = self._state.servers().get(self._known.name)
+        if found is None or found.key == self._known.key:
+            return False
+        self._use(found)
+        return True
+
+    def _changed(self, state: DialerState) -> None:
+        """Say what has become of the session."""
+        before, self._was = self._was, str(state)
+        error = self._dialer.last_error
+        if state == "connected":
+            self._outages.over()
+        elif before == "connected" and state in ("connecting", "draining", "waiting"):
+            self._outages.lost(error)
+        elif (before, state) == ("connecting", "waiting") and error is not None:
+            self._outages.failed(error, format_place(self._place))
+        if self._on_change is not None:
+            self._on_change(state)
+
     async def _join(self) -> Session:
         known = self._known
-        session = await self._reach(*next(self._places))
+        self._place = next(self._places)
+        session = await self._reach(*self._place)
         hello = {"key": known.key} | (
             {"token": known.invitation.token} if known.invitation.token else {}
         )
@@ -368,7 +411,6 @@ class Client:
         if self._control is not None:
             self._control.say("moved")  # the last server need not listen any more
         self._control = control
-        self._denied = ""
         self._rights = _rights_of(ok)
         answers = ok.fields.get("services", [])
         for fields in answers if isinstance(answers, list) else []:
@@ -486,7 +528,7 @@ class Client:
         except MuxadoError:
             give_up(stream)  # the caller has gone
         except OSError as exc:
-            logger.warning("%s: %s can't be reached: %s", exposed.service, exposed.target, exc)
+            logger.warning("%s: %s can't be reached: %s", exposed.service, exposed.target, why(exc))
             give_up(stream, UNREACHABLE)
         except BaseException:
             give_up(stream)

@@ -13,6 +13,7 @@ from ..asyncio import Relay, Stream
 from ..errors import MuxadoError
 from ..relaying import RelayResult, arm_reset
 from .messages import UNREACHABLE
+from .outages import why
 
 __all__ = ["REFUSALS", "Forward"]
 
@@ -65,7 +66,7 @@ class Forward:
         try:
             stream = await self._connect()
         except (MuxadoError, OSError) as exc:
-            logger.warning("%s can't be reached: %s", self.service, exc)
+            logger.warning("%s can't be reached: %s", self.service, why(exc))
             caller.reset()
             return
         except asyncio.CancelledError:

@@ -19,6 +19,7 @@ from .clients import Connected, Use
 from .denials import Denials
 from .invitations import format_place, parse_place
 from .messages import SOCKS, UNREACHABLE
+from .outages import why
 from .rules import Rights
 from .socks import SocksRefused, connect_asked
 from .targets import TIMEOUT, Joining, dial_allowed, is_own_address
@@ -78,11 +79,9 @@ class Uses:
     def _tell(self, client: Connected, text: str) -> None:
         self._denials.tell("use", client.name, f"{client.name} {text}")
 
-    def _deny(self, client: Connected, service: str, why: Exception) -> None:
-        if isinstance(why, ClusterError | UsageError):
-            self._tell(client, f"may not have {service[:80]!r}: {why}")
-        else:
-            self._tell(client, f"can't have {service[:80]!r}: {why or 'it took too long'}")
+    def _deny(self, client: Connected, service: str, exc: Exception) -> None:
+        may = "may not" if isinstance(exc, ClusterError | UsageError) else "can't"
+        self._tell(client, f"{may} have {service[:80]!r}: {why(exc)}")
 
     def _reach(self, client: Connected, stream: Stream, name: str) -> None:
         if not client.rights.may_reach(name):
