@@ -25,6 +25,8 @@ NAMES = 5000
 AT_ONCE = 64
 TURNS = 5
 QUESTION = 100 * b"x"
+STREAMS = 8
+PIECE = 64 * 1024 * b"x"
 
 
 def used(process: asyncio.subprocess.Process) -> float:
@@ -54,15 +56,25 @@ async def echo(stream: muxado.Stream, _: Header | None = None) -> None:
     await stream.write(await stream.read())
 
 
-async def serve_plain() -> None:
-    async with muxado.serve_streams(echo, "127.0.0.1", 0) as server:
+async def count(stream: muxado.Stream, _: Header | None = None) -> None:
+    total = 0
+    while data := await stream.read(256 * 1024):
+        total += len(data)
+    await stream.write(b"%d" % total)
+
+
+async def serve_plain(what: str) -> None:
+    handler = {"requests": echo, "bulk": count}[what]
+    async with muxado.serve_streams(handler, "127.0.0.1", 0) as server:
         print(server.addresses[0][1], flush=True)
         await asyncio.Future()
 
 
 async def serve_agent(port: str) -> None:
-    async with Member("agent", [("127.0.0.1", int(port))], echo) as member:
+    places = [("127.0.0.1", int(port))]
+    async with Member("agent", places, echo) as member, Member("bulk", places, count) as bulk:
         await member.connected()
+        await bulk.connected()
         print("connected", flush=True)
         await asyncio.Future()
 
@@ -116,7 +128,7 @@ async def requests(open_stream: Callable[[], Awaitable[muxado.Stream]], seconds:
 async def measure_hops(url: str, seconds: float) -> None:
     """Compare the servers that pass streams on with both ends of a plain session's requests."""
     async with (
-        child("plain") as (plain, plain_port),
+        child("plain", "requests") as (plain, plain_port),
         child("node", url) as (holder, port),
         child("agent", port),
         child("entry", url) as (entry, entry_port),
@@ -155,6 +167,55 @@ async def measure_hops(url: str, seconds: float) -> None:
             )
     print("the server that passes on, by both ends of a plain request:", sorted(ones))
     print("two of them in sum:", sorted(twos))
+
+
+async def send(open_stream: Callable[[], Awaitable[muxado.Stream]], seconds: float) -> int:
+    """Send on several streams at once; return how many bytes have arrived."""
+    end = monotonic() + seconds
+
+    async def work() -> int:
+        async with await open_stream() as stream:
+            while monotonic() < end:
+                await stream.write(PIECE)
+            stream.write_eof()
+            return int(await stream.read())
+
+    return sum(await asyncio.gather(*[work() for _ in range(STREAMS)]))
+
+
+async def measure_bulk(url: str, seconds: float) -> None:
+    """Compare the server that passes bulk on with both ends of a plain session's."""
+    async with (
+        child("plain", "bulk") as (plain, plain_port),
+        child("node", url) as (holder, port),
+        child("agent", port),
+        muxado.connect("127.0.0.1", int(plain_port)) as session,
+        Node(directory=RedisDirectory(url), peers=None) as caller,
+    ):
+
+        async def direct() -> muxado.Stream:
+            return session.open()
+
+        async def by_name() -> muxado.Stream:
+            return await caller.open("bulk", "count")
+
+        for way in (direct, by_name):
+            await send(way, 0.5)
+        ratios = []
+        for _ in range(TURNS):
+            before = process_time() + used(plain)
+            sent = await send(direct, seconds)
+            both = (process_time() + used(plain) - before) / sent
+            before, began = used(holder), monotonic()
+            sent = await send(by_name, seconds)
+            one, rate = (used(holder) - before) / sent, sent / (monotonic() - began)
+            ratios.append(one / both)
+            print(
+                f"bulk: plain, both ends: {both * 1e12:.0f} ms a GB; passed on by one:"
+                f" {one * 1e12:.0f} ms a GB, {1 / one / 1e6:.0f} MB for each second of its"
+                f" processor; {rate / 1e6:.0f} MB/s went through"
+            )
+    print("the server that passes bulk on, by both ends of a plain session's:", sorted(ratios))
 
 
 async def measure_directory(title: str, new: Callable[[], Directory]) -> None:
@@ -207,6 +268,7 @@ async def main(seconds: float) -> None:
                 "NATS", lambda: NatsDirectory("nats://127.0.0.1:14222", timeout=30)
             )
             await measure_hops(f"unix://{socket}", seconds)
+            await measure_bulk(f"unix://{socket}", seconds)
         finally:
             for process in (redis, nats):
                 process.kill()
