@@ -131,8 +131,8 @@ class Driver(BaseDriver):
         self._wakeup, self._wakeup_send = socket.socketpair()
         self._wakeup.setblocking(False)
         self._wakeup_send.setblocking(False)
-        forks.watch(self, self._lock)
         self.link: SocketLink = SocketLink(core, sock, layer, self._lose)
+        forks.watch(self, self._lock)
         self._thread = threading.Thread(target=self._run, name="muxado session", daemon=True)
 
     def start(self, notify: Callable[[int], None]) -> None:
