@@ -5,7 +5,8 @@ is run twice, with N and with 4 N requests, and the difference is what 3 N reque
 and imports cancel out. Both runs are forked from one process, since starting Python takes longest.
 A request is a stream opened, 64 bytes each way, and both ends closed; both ends live in one
 process, with 64 requests at once. That of threads depends on which of them runs when, so it repeats
-less well.
+less well. `message` is 64 bytes each way on one stream and `block` 64 KiB one way, both in the core
+alone.
 
 `--check` compares with `instructions.json`, which holds what was counted for a build of Python and
 of the core (another build of the same version may need a tenth more or less), and fails if a
@@ -25,18 +26,23 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from muxado.core import CoreSession, CoreStream
 
 REQUESTS = 640
 AT_ONCE = 64
 PAYLOAD = bytes(64)
+BLOCK = bytes(64 * 1024)
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = Path(__file__).with_suffix(".json")
 # How much more than was recorded is let pass. Less is good, and to be recorded.
 TOLERANCE = 0.03
 
 
-def in_core(count: int) -> None:
-    """Do requests between two core sessions, without a transport."""
+def core_pair() -> tuple[CoreSession, CoreSession, Callable[[], None]]:
+    """Return both ends of a session without a transport, and what carries all that they send."""
     from muxado import Config
     from muxado.core import CoreSession
 
@@ -51,6 +57,43 @@ def in_core(count: int) -> None:
                     target.resume(0.0)
                 target.take_wakes()
 
+    return client, server, carry
+
+
+def stream_pair() -> tuple[CoreStream, CoreStream, Callable[[], None]]:
+    """Return both ends of a stream of such a session, and what carries its bytes."""
+    client, server, carry = core_pair()
+    near = client.open(eager=True)
+    carry()
+    far = server.accept()
+    assert far is not None
+    return near, far, carry
+
+
+def messages_in_core(count: int) -> None:
+    """Send messages and their answers on one stream."""
+    near, far, carry = stream_pair()
+    for _ in range(count):
+        near.write(PAYLOAD)
+        carry()
+        far.write(far.read(1024))
+        carry()
+        assert len(near.read(1024)) == len(PAYLOAD)
+
+
+def blocks_in_core(count: int) -> None:
+    """Send blocks on one stream."""
+    near, far, carry = stream_pair()
+    for _ in range(count):
+        near.write(BLOCK)
+        carry()
+        while far.read(len(BLOCK)):
+            pass
+
+
+def in_core(count: int) -> None:
+    """Do requests between two core sessions, without a transport."""
+    client, server, carry = core_pair()
     for _ in range(count // AT_ONCE):
         streams = [client.open() for _ in range(AT_ONCE)]
         for stream in streams:
@@ -156,6 +199,8 @@ def on_trio(count: int) -> None:
 
 WORKS: dict[str, Callable[[int], None]] = {
     "core": in_core,
+    "message": messages_in_core,
+    "block": blocks_in_core,
     "asyncio": lambda count: asyncio.run(on_asyncio(count)),
     "uvloop": on_uvloop,
     "threads": in_threads,
@@ -177,7 +222,7 @@ def run(work: str, count: int) -> None:
 
 
 def per_request(python: str, work: str, count: int) -> float:
-    """Return the instructions of one request of a kind."""
+    """Return the instructions of one request, message or block."""
     command = [
         *("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"),
         *(python, "-m", "benchmarks.instructions", "--run", work, "--requests", str(count)),
