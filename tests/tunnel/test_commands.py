@@ -106,12 +106,64 @@ def test_who_is_revoked_is_told_and_with_once_it_ends(commands: Commands, target
     assert "ask for a new invitation" in said
 
 
+def test_a_client_shows_what_it_does_and_whether_it_is_connected(
+    commands: Commands, target: int
+) -> None:
+    port, public, near, asked = free_port(), free_port(), free_port(), free_port()
+    server = commands.server(port)
+    invitation = commands.invite("laptop", f"expose:{public}", "reach:db")
+    state = ("--state", str(commands.client_state))
+    plan = commands.client_state.parent / "client.toml"
+    plan.write_text(
+        f'forward = ["{near}:db", "{asked}:127.0.0.1:80"]\n'
+        f'[expose.web]\ntarget = "{target}"\n[expose.secret]\ntarget = "80"\nprivate = true\n'
+    )
+    client = commands.start("run", str(plan), "--to", "-", "--json", *state, said=invitation)
+    while '"service": "web"' not in (line := read_line(client)):
+        assert line
+
+    def look(*words: str) -> str:
+        done = CliRunner().invoke(cli, ["status", *words, *state])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    shown = json.loads(look("--json"))
+    assert (shown["state"], shown["denied"]) == ("connected", "")
+    services = {each["service"]: each for each in shown["services"]}
+    assert services["web"]["port"] == public
+    assert "private:secret" in services["secret"]["denied"]
+    assert [each["lacks"] for each in shown["forwards"]] == ["", "forward:127.0.0.1:80"]
+    (pin,) = shown["pins"]
+    text = look()
+    for told in (": connected", f"port {public}", "denied: no right", f":{near}  ->  db", pin):
+        assert told in text
+
+    place = f"127.0.0.1:{port}"
+    pinged = CliRunner().invoke(cli, ["ping", place, "--pin", pin])
+    assert (pinged.exit_code, "round trip" in pinged.output) == (0, True), pinged.output
+    wrong = CliRunner().invoke(cli, ["ping", place, "--pin", f"sha256-{'A' * 43}"])
+    assert (wrong.exit_code, f"the server has the key {pin}" in wrong.output) == (2, True)
+
+    commands.run("revoke", "laptop")
+    while not json.loads(look("--json"))["denied"]:
+        assert client.poll() is None
+    assert "the key is unknown here, or was revoked" in look()
+    server.kill()
+    server.wait()
+    while json.loads(look("--json"))["state"] == "connected":
+        assert client.poll() is None
+    client.kill()
+    client.wait()
+    left = CliRunner().invoke(cli, ["status", *state])
+    assert (left.exit_code, "no server and no client runs" in left.output) == (2, True)
+
+
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
     for arguments, told in (
         (["invite", "laptop"], "no server has run on this state yet"),
         (["invite", "Laptop", "--public", "a:1"], "must be a DNS label"),
         (["invite", "laptop", "--public", "a:1", "--allow", "all"], "a rule is expose:"),
-        (["status"], "no server runs on this state"),
+        (["status"], "no server and no client runs on this state"),
         (["revoke", "other"], "no client 'other'"),
         (["expose", "3000"], "give an invitation with --to -"),
         (["expose", "nonsense"], "it takes HOST:PORT"),

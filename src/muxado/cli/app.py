@@ -88,6 +88,14 @@ def demo(seconds: float, concurrency: int, port: int) -> None:
 )
 @click.option("--server-name", help="The name that the server's certificate must have.")
 @click.option(
+    "--pin",
+    "pins",
+    multiple=True,
+    metavar="sha256-...",
+    help="Over TLS, where the server is known by its key, as `muxado server` is: the end of an"
+    " invitation, behind #, and `muxado status` beside a client. Several may be given.",
+)
+@click.option(
     "--count", type=click.IntRange(1), default=1, show_default=True, help="How many pings to send."
 )
 @click.option(
@@ -110,6 +118,7 @@ def ping(
     ca: str | None,
     cert: str | None,
     server_name: str | None,
+    pins: tuple[str, ...],
     count: int,
     interval: float,
     timeout: float,
@@ -119,14 +128,23 @@ def ping(
     If something else is there, say what it is, as far as it shows. The exit status is 0 if a
     muxado peer answered, 1 if something else is there, 2 if there is no connection.
     """
-    from .ping import Target, parse_address, run, tls_context
+    from ..errors import UsageError
+    from .ping import Target, parse_address, pinned_context, run, tls_context
 
     try:
         host, port = parse_address(address)
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="HOST:PORT") from None
+    if pins and (ca or cert or server_name):
+        raise click.UsageError("--pin stands in the place of --ca, --cert and --server-name")
     try:
-        context = tls_context(ca, cert) if tls or ca or cert else None
+        context = None
+        if pins:
+            context = pinned_context(pins)
+        elif tls or ca or cert:
+            context = tls_context(ca, cert)
+    except (UsageError, ImportError) as exc:
+        raise click.UsageError(str(exc)) from None
     except OSError as exc:  # ssl.SSLError too
         raise click.UsageError(f"a file is of no use for TLS: {exc}") from None
     target = Target(host, port, context, server_name, timeout)

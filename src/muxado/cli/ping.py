@@ -78,6 +78,22 @@ def tls_context(ca: str | None, cert: str | None) -> ssl.SSLContext:
     return context
 
 
+def pinned_context(pins: tuple[str, ...]) -> ssl.SSLContext:
+    """Return a context to dial a server with that is known by its key.
+
+    Args:
+        pins: what the key may be.
+
+    Raises:
+        UsageError: one is no pin.
+        ImportError: the extra `tunnel` is not installed.
+    """
+    from ..tunnel.invitations import check_pin
+    from ..tunnel.pins import client_context
+
+    return client_context([check_pin(pin) for pin in pins])
+
+
 def run(target: Target, count: int, interval: float, say: Callable[[str], object]) -> int:
     """Ping a target; return the exit status.
 
@@ -227,10 +243,10 @@ def _speaks_tls(sock: socket.socket) -> str:
     context.verify_mode = ssl.CERT_NONE
     try:
         with context.wrap_socket(sock) as secured:
-            return f"the peer speaks {secured.version()}: try --tls"
+            return f"the peer speaks {secured.version()}: try --tls, or --pin for a tunnel's server"
     except ssl.SSLError as exc:
         if exc.reason and "ALERT" in exc.reason:
-            return "the peer speaks TLS: try --tls"
+            return "the peer speaks TLS: try --tls, or --pin for a tunnel's server"
         return ""
 
 

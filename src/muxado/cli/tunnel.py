@@ -186,13 +186,15 @@ def kick(client: str, state: Path | None) -> None:
 @JSON
 @STATE
 def status(as_json: bool, state: Path | None) -> None:
-    """Show the clients of the server that runs here.
+    """Show what the server and the clients that run here are doing.
 
-    With what they expose, and what they use.
+    Of a server: its clients, with what they expose, and what they use. Of `expose`, `forward`,
+    `socks` and `run`: whether they are connected, what the server denies, and where their services
+    are.
     """
 
     def work() -> int:
-        from .tunnel_server import status
+        from .tunnel_status import status
 
         return status(as_json, state)
 

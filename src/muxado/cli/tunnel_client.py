@@ -25,6 +25,7 @@ from ..tunnel.forwarding import REFUSALS
 from ..tunnel.invitations import format_place
 from ..tunnel.jobs import Exposing, Jobs, Listening, Plan, parse_forward, parse_listen, read_plan
 from ..tunnel.messages import SOCKS, check_service
+from ..tunnel.operating import shown
 from .loop import run_in_best_loop
 
 with needs("tunnel"):
@@ -159,7 +160,10 @@ async def _stay(
         elif once:
             refused.set()
 
-    async with Client(known, state, once=once, on_answer=answered) as client:
+    async with (
+        Client(known, state, once=once, on_answer=answered) as client,
+        shown(client, state.folder),
+    ):
         jobs = Jobs(client)
         try:
             await _in_time(client, client.connected(), patience)

@@ -1,9 +1,8 @@
-"""`muxado server`, and the commands that rule it: invite, revoke, kick and status."""
+"""`muxado server`, and the commands that rule it: invite, revoke and kick."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 import socket
@@ -31,7 +30,7 @@ from .loop import run_in_best_loop
 with needs("tunnel"):
     from platformdirs import user_data_path
 
-__all__ = ["Worker", "invite", "kick", "revoke", "run", "serve", "status"]
+__all__ = ["Worker", "invite", "kick", "revoke", "run", "serve"]
 
 logger: logging.Logger = logging.getLogger("muxado.tunnel")
 
@@ -237,35 +236,6 @@ def kick(client: str, state: Path | None) -> int:
     count = sum(int(ask(path, do="kick", client=client)["kicked"]) for path in _running(state))
     click.echo(f"sessions of {client} ended: {count}")
     return 0 if count else 1
-
-
-def status(as_json: bool, state: Path | None) -> int:
-    """Show what a server does; return the exit status."""
-    for path in _running(state):
-        found = ask(path, do="status")
-        if as_json:
-            click.echo(json.dumps(found))
-            continue
-        click.echo(f"port {found['port']}, {len(found['clients'])} clients{_told(found)}")
-        for client in found["clients"]:
-            click.echo(f"{client['name']} from {client['address']}")
-            for each in client["services"]:
-                where = "private" if each["private"] else f"port {each['port']}"
-                click.echo(f"  {each['service']}  {where}, {each['open']} connections")
-            for use in client["uses"]:
-                click.echo(f"  uses {use}")
-    return 0
-
-
-def _told(found: dict[str, Any]) -> str:
-    """Return what else is to be said of a server's state."""
-    fleet = found["fleet"]
-    told = ", about to end" if found["draining"] else ""
-    if fleet["shared"]:
-        told += f"; fleet: {fleet['names']} names here, {fleet['peers']} other servers in touch"
-    if fleet["trouble"]:
-        told += f"; the directory can't be used: {fleet['trouble']}"
-    return told
 
 
 def _state(folder: Path | None) -> ServerState:

@@ -315,6 +315,42 @@ class Client:
             return "" if rights.has("forward") else f"forward:{service}"
         return "" if rights.may_reach(service) else f"reach:{service}"
 
+    def status(self) -> dict[str, Any]:
+        """Return whether it is connected, and what it offers and listens for; no secrets.
+
+        ``denied`` says why the server does not want the client, or a service.
+        """
+        state = self._dialer.state
+        error = None if state == "connected" else self._dialer.last_error
+        refused = isinstance(error, Denied | ssl.SSLCertVerificationError)
+        return {
+            "server": self._known.name,
+            "pins": list(self._known.invitation.pins),
+            "state": str(state),
+            "denied": str(error) if refused else "",
+            "error": "" if error is None else why(error),
+            "services": [
+                {
+                    "service": each.service,
+                    "target": str(each.target),
+                    "private": each.offer.private,
+                    "port": each.port,
+                    "answered": each.answered.is_set(),
+                    "denied": "" if each.error is None else str(each.error),
+                }
+                for each in self._exposed.values()
+            ],
+            "forwards": [
+                {
+                    "address": format_place(each.address),
+                    "service": "socks" if each.service == SOCKS else each.service,
+                    "lacks": self.lacks(each.service),
+                }
+                for each in self._forwards
+                if each.listening
+            ],
+        }
+
     async def __aenter__(self) -> Self:
         await self._dialer.__aenter__()
         return self

@@ -55,6 +55,11 @@ class Forward:
         self._server = await loop.create_server(lambda: Caller(self), host, port, backlog=1024)
         self.address = self._server.sockets[0].getsockname()[:2]
 
+    @property
+    def listening(self) -> bool:
+        """Whether it is listened on: until `close`."""
+        return self._server is not None and self._server.is_serving()
+
     def take(self, caller: Caller) -> None:
         """Open a stream for a new connection. Not for users."""
         task = asyncio.create_task(self._join(caller), name="muxado tunnel: connection")

@@ -15,7 +15,7 @@ from hashlib import sha256
 
 from ..errors import UsageError
 
-__all__ = ["DEFAULT_PORT", "Invitation", "hash_secret", "new_secret", "parse_place"]
+__all__ = ["DEFAULT_PORT", "Invitation", "check_pin", "hash_secret", "new_secret", "parse_place"]
 
 DEFAULT_PORT = 7443
 PORTS = {"muxado": DEFAULT_PORT, "wss": 443}  # by scheme
@@ -34,6 +34,17 @@ def new_secret() -> str:
 def hash_secret(secret: str) -> str:
     """Return what is kept of a token or a key by who only has to know it again."""
     return urlsafe_b64encode(sha256(secret.encode()).digest()).rstrip(b"=").decode()
+
+
+def check_pin(text: str) -> str:
+    """Return a pin that somebody has typed.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if PIN.fullmatch(text) is None:
+        raise UsageError(f"a pin is sha256- and 43 characters more, not {text!r:.80}")
+    return text
 
 
 def parse_place(text: str, port: int | None = None) -> Place:

@@ -1,4 +1,4 @@
-"""A Unix socket of a running server, for `muxado status` and `muxado kick`.
+"""A Unix socket of a running server or client, for `muxado status` and `muxado kick`.
 
 A question is a line of JSON, ``{"do": "status"}``, and so is its answer. The folder of the socket
 is closed to other users, and so is the socket.
@@ -11,16 +11,17 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from .client import Client
 from .files import make_folder
 from .server import Server
 
-__all__ = ["ask", "folder_of", "nodes", "operated"]
+__all__ = ["ask", "clients", "folder_of", "nodes", "operated", "shown"]
 
 MOST_QUESTION = 4096  # bytes
 TIMEOUT = 10.0  # seconds
@@ -37,20 +38,56 @@ async def operated(server: Server, folder: Path) -> AsyncIterator[Path | None]:
     Where there are no Unix sockets, or the path is too long for one, it gives None.
     """
 
+    def tell(question: dict[str, Any]) -> dict[str, object] | None:
+        if question.get("do") == "status":
+            return server.status()
+        if question.get("do") == "kick":
+            return {"kicked": server.kick(str(question.get("client")))}
+        return None
+
+    async with _answering(tell, make_folder(folder) / "socket") as path:
+        yield path
+
+
+@asynccontextmanager
+async def shown(client: Client, state: Path) -> AsyncIterator[Path | None]:
+    """Answer questions about a client while the block runs; give the socket's path.
+
+    Args:
+        client: the client.
+        state: the folder of its state.
+
+    Where there are no Unix sockets, or the path is too long for one, it gives None.
+    """
+
+    def tell(question: dict[str, Any]) -> dict[str, object] | None:
+        return client.status() if question.get("do") == "status" else None
+
+    async with _answering(tell, make_folder(state / "running") / f"{os.getpid()}.socket") as path:
+        yield path
+
+
+@asynccontextmanager
+async def _answering(
+    tell: Callable[[dict[str, Any]], dict[str, object] | None], path: Path
+) -> AsyncIterator[Path | None]:
+    """Answer each question on a socket with what a function returns; None if it knows none."""
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, TimeoutError):
             async with asyncio.timeout(TIMEOUT):
-                line = await reader.readline()
-                writer.write(json.dumps(_answer(server, json.loads(line))).encode() + b"\n")
+                question = json.loads(await reader.readline())
+                told = tell(question) if isinstance(question, dict) else None
+                told = {"error": "unknown question"} if told is None else told
+                writer.write(json.dumps(told).encode() + b"\n")
                 await writer.drain()
         writer.close()
 
-    path = make_folder(folder) / "socket"
     if not hasattr(socket, "AF_UNIX") or len(os.fsencode(path)) > 100:
         yield None
         return
     with contextlib.suppress(FileNotFoundError):
-        path.unlink()  # what a server has left that was killed: the port is this one's now
+        os.unlink(path)  # what a process has left that was killed: the place is this one's now
     listening = await asyncio.start_unix_server(answer, path, limit=MOST_QUESTION)
     os.chmod(path, 0o600)
     try:
@@ -58,16 +95,7 @@ async def operated(server: Server, folder: Path) -> AsyncIterator[Path | None]:
     finally:
         listening.close()
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-
-
-def _answer(server: Server, question: Any) -> dict[str, object]:
-    wanted = question.get("do") if isinstance(question, dict) else None
-    if wanted == "status":
-        return server.status()
-    if wanted == "kick":
-        return {"kicked": server.kick(str(question.get("client")))}
-    return {"error": "unknown question"}
+            os.unlink(path)
 
 
 def folder_of(state: Path, host: str, port: int, worker: int = 0) -> Path:
@@ -87,8 +115,13 @@ def nodes(folder: Path) -> list[Path]:
     return sorted(folder.glob("nodes/*/socket"))
 
 
+def clients(folder: Path) -> list[Path]:
+    """Return the sockets of the clients that run on a state."""
+    return sorted(folder.glob("running/*.socket"))
+
+
 def ask(path: Path, **question: object) -> dict[str, Any]:
-    """Ask a server; return its answer.
+    """Ask a server or a client; return its answer.
 
     Raises:
         OSError: it does not answer.

@@ -107,19 +107,34 @@ def client_context(pins: Sequence[str], protocol: str | None = None) -> ssl.SSLC
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the pin stands in its place
 
-        class Pinned(ssl.SSLObject):
+        class PinnedObject(ssl.SSLObject):  # of event loops
             def do_handshake(self) -> None:
                 super().do_handshake()
-                found = pin_of(self.getpeercert(binary_form=True) or b"")
-                if not any(hmac.compare_digest(found, pin) for pin in pins):
-                    raise WrongPin(
-                        1,
-                        f"the server has the key {found}, not {' or '.join(pins)}: if it was given"
-                        " a new one, ask for a new invitation; otherwise somebody is in between",
-                    )
+                _check(self.getpeercert(binary_form=True), pins)
 
-        context.sslobject_class = Pinned
+        class PinnedSocket(ssl.SSLSocket):  # of threads
+            def do_handshake(self, block: bool = False) -> None:
+                super().do_handshake(block)
+                _check(self.getpeercert(binary_form=True), pins)
+
+        context.sslobject_class = PinnedObject
+        context.sslsocket_class = PinnedSocket
     if protocol is None:  # what ends TLS before a web server may be older
         context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols([protocol or alpn_of(None)])
     return context
+
+
+def _check(certificate: bytes | None, pins: Sequence[str]) -> None:
+    """Check that a server's key is one of those that it may be.
+
+    Raises:
+        WrongPin: it is another one.
+    """
+    found = pin_of(certificate or b"")
+    if not any(hmac.compare_digest(found, pin) for pin in pins):
+        raise WrongPin(
+            1,
+            f"the server has the key {found}, not {' or '.join(pins)}: if it was given a new one,"
+            " ask for a new invitation; otherwise somebody is in between",
+        )
