@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import random
 import socket
@@ -384,6 +385,32 @@ async def test_a_client_is_no_peer(fleet: Fleet, tmp_path: Path, who: str) -> No
     with pytest.raises((OSError, EOFError, muxado.MuxadoError)):
         async with muxado.connect(host, int(port), ssl=stranger) as session:
             await join(session, node="x", address="x:1")
+
+
+async def test_a_peer_is_no_client(fleet: Fleet, tmp_path: Path) -> None:
+    clients = trustme.CA()
+    for_clients = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    for_clients.verify_mode = ssl.CERT_REQUIRED
+    clients.configure_trust(for_clients)
+    clients.issue_cert("127.0.0.1").configure_cert(for_clients)
+    taken: list[muxado.Session] = []
+
+    async def take(session: muxado.Session) -> None:
+        taken.append(session)
+
+    async with muxado.serve(take, "127.0.0.1", 0, ssl=for_clients) as server:
+        place = server.addresses[0][:2]
+        for authority, name in ((clients, "client@example.org"), (None, "peer")):
+            context = ssl.create_default_context()
+            clients.configure_trust(context)
+            if authority is None:
+                context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+            else:
+                authority.issue_cert(name).configure_cert(context)
+            with contextlib.suppress(OSError, muxado.MuxadoError):
+                async with muxado.connect(*place, ssl=context) as session:
+                    await session.ping()
+            assert len(taken) == 1
 
 
 async def test_a_server_of_another_authority_is_not_dialled(fleet: Fleet, tmp_path: Path) -> None:

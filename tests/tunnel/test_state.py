@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -136,3 +137,27 @@ def test_which_server_must_be_said_where_there_are_several(tmp_path: Path) -> No
     assert state.find("a.example:1").invitation.places == (("a.example", 1),)
     with pytest.raises(UsageError, match="known: a"):
         state.find("c")
+
+
+def test_several_processes_write_to_one_state_at_once(tmp_path: Path) -> None:
+    program = (
+        "import pathlib, sys\n"
+        "from muxado.tunnel import ServerState\n"
+        "state = ServerState(pathlib.Path(sys.argv[1]))\n"
+        "for number in range(20):\n"
+        "    print(state.invite(f'{sys.argv[2]}-{number}'))\n"
+    )
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path), f"client-{number}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    tokens = [token for writer in writers for token in writer.communicate()[0].split()]
+    assert [writer.returncode for writer in writers] == [0, 0, 0]
+    assert len(tokens) == 60
+    state = ServerState(tmp_path)
+    names = {state.redeem(token, new_secret()) for token in tokens}
+    assert len(names) == 60

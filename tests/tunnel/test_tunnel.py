@@ -13,9 +13,10 @@ import pytest
 pytest.importorskip("cryptography")
 
 import muxado
-from muxado.cluster import Denied, Header, Message
+from muxado.cluster import Denied, Header, Message, read_header
 from muxado.tunnel import Client, ClientState, Server, ServerState
 from muxado.tunnel.invitations import new_secret
+from muxado.tunnel.messages import Offer
 from muxado.tunnel.pins import client_context
 from tests.servers import free_port
 
@@ -258,6 +259,21 @@ async def test_a_liar_reaches_nothing_without_a_right(
         with pytest.raises(muxado.StreamReset) as caught:
             await stream.read()
         assert caught.value.code == 403
+
+
+async def test_who_a_liar_says_it_is_is_not_believed(server: Server) -> None:
+    async with (
+        liar(server, "home", ("private:db",)) as (home, control),
+        liar(server, "office", ("reach:db",)) as (office, _),
+    ):
+        control.say("offer", **Offer("db", private=True).pack())
+        assert "code" not in (await control.receive()).fields
+        async with office.open() as stream:
+            await stream.write(Header("db", origin="10.0.0.1:1", identity="root").pack())
+            async with await home.accept() as arrived:
+                header = await read_header(arrived)
+        assert header.identity == "office"
+        assert header.origin == "{}:{}".format(*office.local_address[:2])
 
 
 @pytest.mark.parametrize(
