@@ -128,6 +128,20 @@ def test_the_architecture_page_says_who_asks_each_rule_of_a_format() -> None:
     assert told == {asked for source in core for asked in asks(source)}
 
 
+def test_the_core_s_page_names_what_front_ends_ask_of_a_session_s_parts() -> None:
+    text = (ROOT / "docs/api/core.md").read_text()
+    rows = dict(re.findall(r"^\| `session\.(\w+)` \| (.*) \|$", text, re.MULTILINE))
+    told = {(part, name) for part in rows for name in re.findall(r"`(\w+)(?:\(\))?`", rows[part])}
+    asked = {
+        found
+        for source in (ROOT / "src/muxado").rglob("*.py")
+        if source.parent.name != "core"
+        for found in re.findall(rf"core\.({'|'.join(rows)})\.(\w+)", source.read_text())
+    }
+    assert len(rows) == 4
+    assert asked <= told
+
+
 def test_the_files_that_the_architecture_page_names_are_there() -> None:
     text = (ROOT / "docs/architecture.md").read_text()
     named = set(re.findall(r"`([a-z_]+/[a-z_0-9]+\.py)`", text))
