@@ -78,12 +78,15 @@ examples: $(VENV)/installed ## run every example
 interop: $(VENV)/installed ## run the tests against live Go peers (needs the Go toolchain)
 	MUXADO_REQUIRE_GO=1 $(PYTEST) $(SIDE_BY_SIDE) interop
 
-# Without what counts bytecodes or memory, which the measuring itself adds to.
-coverage: $(VENV)/installed ## the branches of the core and the wires that their own tests reach
+# Without what counts bytecodes or memory, which the measuring itself adds to, without what tries
+# random input, so that the same branches are reached each time, and without what takes long.
+coverage: $(VENV)/installed ## every branch of the core and the wires must be reached by their own tests
 	$(PYTEST) $(SIDE_BY_SIDE) --cov=src/muxado/core --cov=src/muxado/wire --cov-branch \
-		--cov-report=term-missing:skip-covered --cov-fail-under=97 tests/core tests/wire \
-		--ignore tests/core/test_hot_path.py \
-		--deselect 'tests/core/test_buffers.py::test_what_was_read_of_a_chunk_is_given_back'
+		--cov-report=term-missing:skip-covered --cov-fail-under=100 tests/core tests/wire \
+		--ignore tests/core/test_hot_path.py --ignore tests/core/test_model.py \
+		--ignore tests/core/test_long_links.py -k 'not is_given_back and not garbage \
+		and not anywhere and not never_taken and not tiny_reads and not stores_a_field \
+		and not of_the_ledger'
 
 soak: $(VENV)/installed ## mixed traffic over a bad line, half of the time on each loop (SECONDS=600, SEED=1)
 	$(PYTEST) -m slow tests/hostile
@@ -160,7 +163,7 @@ wheels-plan: ## list the wheels that a release builds
 			|| exit 1; \
 	done
 
-check: $(VENV)/installed ## check lint, types, spelling, workflows, public names, instructions, and the documentation site
+check: $(VENV)/installed ## check lint, types, spelling, workflows, public names, instructions, coverage, and the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
@@ -168,6 +171,7 @@ check: $(VENV)/installed ## check lint, types, spelling, workflows, public names
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --ignoreexternal --verifytypes muxado
 	$(BIN)/python -m benchmarks.instructions --check --only core --requests 64
+	@$(MAKE) --no-print-directory coverage
 	@$(MAKE) --no-print-directory docs
 
 docs: $(VENV)/docs ## build the documentation site (every warning is an error)

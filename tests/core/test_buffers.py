@@ -71,6 +71,14 @@ def test_a_separator_is_found_where_it_is_also_across_chunks(seed: int) -> None:
         assert inbox.find(separator, start) == unread.find(separator, start)
 
 
+def test_a_separator_of_one_byte_is_found_in_a_later_chunk() -> None:
+    inbox = Inbox(bytes(2048))
+    inbox.append(bytes(2048))
+    assert inbox.find(b"\n", 0) == -1
+    inbox.append(bytes(2047) + b"\n")
+    assert inbox.find(b"\n", 0) == 3 * 2048 - 1
+
+
 def test_a_separator_may_lie_across_many_chunks() -> None:
     big = bytes(2048)
     inbox = Inbox(big)

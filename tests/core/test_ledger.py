@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import muxado.core
+from muxado.config import Config
+from muxado.core import CoreSession
+from muxado.errors import SessionClosed
 
 CORE = Path(muxado.core.__file__).parent
 TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(CORE.glob("*.py"))}
@@ -114,6 +117,14 @@ def test_the_tables_name_every_field_and_no_other() -> None:
     assert set(STREAM) == slots("StreamLedger")
     assert len(SESSION) <= 15
     assert len(STREAM) <= 15
+
+
+def test_a_session_that_goes_on_has_no_other_error_than_that_it_is_closed() -> None:
+    """A call that was cut off may have closed the session and not said why yet."""
+    core = CoreSession(client=True, config=Config(), now=0.0)
+    failure = core.ledger.failure()
+    assert type(failure) is SessionClosed
+    assert (str(failure), failure.reason) == ("the session is closed", None)
 
 
 def test_what_one_part_alone_reads_is_no_field_of_the_ledger() -> None:

@@ -9,6 +9,8 @@ from itertools import pairwise
 import pytest
 
 from muxado.core import CoreStream
+from muxado.core.ledger import StreamLedger
+from muxado.core.scheduler import MOST_STALE, Scheduler
 from muxado.errors import UsageError
 from tests import inside
 from tests.inside import FAIR_DATA, LONG_DATA
@@ -327,3 +329,15 @@ def test_priorities_that_change_to_and_fro_lose_no_turn_and_give_none_twice() ->
         assert all(stream.scheduled == (stream.queued() > 0) for stream in streams)
     bench.flush()
     assert not any(stream.queued() for stream in streams)
+
+
+def test_streams_that_end_leave_no_places_behind_one_that_waits() -> None:
+    scheduler: Scheduler[StreamLedger] = Scheduler()
+    streams = [StreamLedger(stream_id, True, WINDOW) for stream_id in range(1000)]
+    for stream in streams:
+        scheduler.add(stream)
+    for stream in streams[1:900]:
+        scheduler.drop(stream)
+    (level,) = scheduler._levels
+    assert len(level.queue) < 2 * 101 + MOST_STALE
+    assert [scheduler.take() for _ in range(scheduler.waiting)] == [streams[0], *streams[900:]]

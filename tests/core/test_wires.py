@@ -7,31 +7,15 @@ import struct
 import pytest
 
 from muxado.config import Config
-from muxado.core import CLOSED, CoreSession, CoreStream
+from muxado.core import CLOSED, CoreStream
 from muxado.errors import ErrorCode, PeerTimeout, ProtocolError, StreamReset, UsageError
 from muxado.wire import FORMATS
 
 from ..frames import read_frames
 from .pair import Pair, byte_by_byte, whole
+from .wires import NOW, said, session, smux, yamux
 
-NOW = 100.0
 OTHERS = [name for name in FORMATS if name != "muxado-v2"]
-
-
-def session(wire: str, *, client: bool = False, **settings: object) -> CoreSession:
-    return CoreSession(client=client, config=Config(wire=wire, **settings), now=NOW)  # type: ignore[arg-type]
-
-
-def said(core: CoreSession) -> bytes:
-    return core.data_to_send(NOW, 1 << 20)
-
-
-def yamux(kind: int, flags: int, stream_id: int, length: int = 0) -> bytes:
-    return struct.pack(">HHII", kind, flags, stream_id, length)
-
-
-def smux(command: int, stream_id: int, body: bytes = b"", version: int = 2) -> bytes:
-    return struct.pack("<BBHI", version, command, len(body), stream_id) + body
 
 
 # Every wire

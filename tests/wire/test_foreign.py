@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from muxado.config import Config
 from muxado.core import CoreSession
 from muxado.errors import ErrorCode, ProtocolError, SessionError
+from muxado.wire import MUXADO_V2
 from muxado.wire.codec import GO_AWAY
 from muxado.wire.foreign import recognise
 from tests import inside
@@ -103,6 +104,14 @@ def test_the_first_8_bytes_are_enough(opening: str) -> None:
 def test_the_remedy_is_named() -> None:
     assert "ssl=" in recognise(CLIENT_HELLO)
     assert "strip it" in recognise(b"PROXY TCP4 ")
+
+
+@pytest.mark.parametrize("own", ["yamux", "smux v1", "smux v2", "muxado v1"])
+def test_a_peer_of_muxado_v2_is_named_where_another_wire_is_spoken(own: str) -> None:
+    wire = MUXADO_V2.encoder.data_header(3, 5, True, False) + b"hello"
+    assert recognise(wire, own) == (
+        f"the peer speaks muxado v2, not {own}: see Config(wire='muxado-v2')"
+    )
 
 
 @pytest.mark.parametrize(

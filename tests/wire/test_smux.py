@@ -21,6 +21,10 @@ def test_totals_wrap_at_32_bits() -> None:
     assert read_frames([wire], WIRE) == [Frame(WINDOW, 3, value=7, window=65536)]
 
 
+def test_a_reset_is_no_more_than_an_end() -> None:
+    assert encoder.reset(3, 403) == encoder.data_header(3, 0, False, True)
+
+
 def test_what_says_nothing_is_stepped_over() -> None:
     nothing = encoder.ping() + encoder.data_header(3, 0, False, False)
     end = encoder.data_header(3, 0, False, True)
@@ -36,6 +40,7 @@ def test_what_says_nothing_is_stepped_over() -> None:
         lambda: encoder.data_header(3, 0, True, False),
         lambda: encoder.data_header(3, 1, False, True),
         lambda: encoder.open(-1, 0, 0),
+        lambda: encoder.reset(1 << 32, 0),
         lambda: encoder.window(3, 0, 1 << 31),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 from muxado.errors import ErrorCode, UsageError
 from muxado.wire import FORMATS
-from muxado.wire.codec import ACCEPTED, CREDIT, DATA, GO_AWAY, RESET
+from muxado.wire.codec import ACCEPTED, BAD_FRAME, CREDIT, DATA, GO_AWAY, RESET
 
 from ..core.pair import byte_by_byte
 from ..frames import Frame, read_frames
@@ -50,6 +50,13 @@ def test_data_of_a_reset_is_stepped_over() -> None:
 
 def test_a_window_update_of_nothing_says_nothing() -> None:
     assert read_frames([frame(1, 0, 3, 0) + frame(1, 0xFFF0, 3, 0)], WIRE) == []
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_no_stream_has_the_id_0(kind: int) -> None:
+    bad = frame(kind, 1, 0, 0)
+    wanted = [Frame(BAD_FRAME, 0, code=ErrorCode.PROTOCOL_ERROR, text=b"stream id 0")]
+    assert read_frames([bad], WIRE) == read_frames(byte_by_byte(bad), WIRE) == wanted
 
 
 @pytest.mark.parametrize(

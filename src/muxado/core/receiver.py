@@ -170,8 +170,6 @@ class Receiver:
             stream = self._out_of_place(stream)
         if stream is not None:
             self.paused = self._data(stream, decoder.length)
-        elif self.holding.active:
-            self.paused = True
         else:
             decoder.skip()
 

@@ -140,7 +140,7 @@ class Scheduler(Generic[S]):
         self.waiting = 0
 
     def _level_of(self, stream: S) -> _Level[S]:
-        for level in self._levels:
-            if level.priority == stream.priority:
-                return level
-        raise AssertionError("a stream that waits has a level")
+        index = 0
+        while self._levels[index].priority != stream.priority:  # one that waits has a level
+            index += 1
+        return self._levels[index]

@@ -200,9 +200,8 @@ class Sender:
             frames += self._window.send_grants(out, most - frames)
         if self._stalls.probes:
             for stream in self._stalls.take_probes(most - frames):
-                if stream.probe_step >= 0:
-                    out.append(self._encoder.data_header(stream.stream_id, 0, False, False))
-                    frames += 1
+                out.append(self._encoder.data_header(stream.stream_id, 0, False, False))
+                frames += 1
         self.frames_sent += frames
         return CONTROL_SIZE * (frames + len(self._goaways))
 

@@ -77,11 +77,10 @@ class Stalls:
             self.probes[stream.stream_id] = stream
 
     def unblocked(self, stream: StreamLedger) -> None:
-        """Note that a stream has credit again, or is gone."""
-        if stream.probe_step >= 0:
-            stream.probe_step = -1
-            self._stalled.pop(stream.stream_id, None)
-            self.probes.pop(stream.stream_id, None)
+        """Note that a stream that is asked after has credit again, or is gone."""
+        stream.probe_step = -1
+        self._stalled.pop(stream.stream_id, None)
+        self.probes.pop(stream.stream_id, None)
 
     def take_probes(self, most: int) -> list[StreamLedger]:
         """Remove and return the streams whose question goes out now, at most so many."""

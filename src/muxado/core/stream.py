@@ -10,7 +10,6 @@ from collections.abc import Container
 from ..errors import (
     ErrorCode,
     MuxadoError,
-    SessionClosed,
     StreamClosed,
     StreamRefused,
     StreamReset,
@@ -377,15 +376,11 @@ class CoreStream(StreamState):
         ledger = self._host.ledger
         if self.reset_code >= 0 and not (self.closed_here and self.reset_by_peer):
             return self._reset_error()
-        if ledger.reason is not None and (self.state == CLOSED or ledger.closed_here):
+        if ledger.closed_here or (self.state == CLOSED and ledger.reason is not None):
             return ledger.failure()
-        if ledger.closed_here:
-            return SessionClosed("the session is closed")
         if self.closed_here:
             return StreamClosed("the stream is closed")
-        if self.fin_asked:
-            return StreamClosed("write_eof() was called: this side writes no more")
-        return ledger.failure()
+        return StreamClosed("write_eof() was called: this side writes no more")
 
     # Helpers
 

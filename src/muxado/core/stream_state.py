@@ -309,9 +309,8 @@ class StreamState(StreamLedger):
         # FIN rides on the last data, but never on a SYN: a Go peer could then not answer
         # (docs/protocol.md section 13, no. 3).
         ends = self.fin_asked and length == queued and not opens and (length == 0 or host.fin_rides)
-        if not (length or opens or ends):
-            if queued:
-                host.stalls.blocked(self)
+        if not (length or opens or ends):  # the peer has taken its credit back
+            host.stalls.blocked(self)
             return -1
         out.append(host.encoder.data_header(self.stream_id, length, opens, ends))
         if length:
@@ -422,9 +421,7 @@ class StreamState(StreamLedger):
         return cut
 
     def end(self, code: int, by_peer: bool) -> None:
-        """Leave the session: reset with a code, or with the session's end if it is -1."""
-        if self.state == CLOSED:
-            return
+        """Leave the session, once: reset with a code, or with the session's end if it is -1."""
         self.advance(RESET)
         self.reset_code = code
         self.reset_by_peer = by_peer
@@ -450,10 +447,9 @@ class StreamState(StreamLedger):
             self.read_waiter = None
 
     def wake_writer(self) -> None:
-        """Wake the writer that waits, if one does."""
-        if self.write_waiter is not None:
-            self._host.ledger.wakes.append(self.write_waiter)
-            self.write_waiter = None
+        """Wake the writer that waits."""
+        self._host.ledger.wakes.append(self.write_waiter)
+        self.write_waiter = None
 
     def wake_end(self) -> None:
         """Wake the calls that wait for the end."""

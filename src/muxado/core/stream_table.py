@@ -161,9 +161,10 @@ class StreamTable(StreamHost):
             self.replies.append(self.encoder.accept(stream.stream_id))
 
     def acknowledged(self, stream_id: int) -> None:
-        """Note that the peer has taken a stream, or that it is gone: another may be opened."""
-        if self._openings is not None:
-            self._openings.acknowledged(stream_id)
+        """Note that the peer has taken a stream: another may be opened."""
+        openings = self._openings
+        assert openings is not None  # a wire with acknowledgements has frames that open streams
+        openings.acknowledged(stream_id)
 
     def make_heartbeat(self, stream: CoreStream) -> None:
         """Echo an incoming stream from now on: no limit and no statistics count it."""
@@ -181,9 +182,7 @@ class StreamTable(StreamHost):
     def forget(self, stream: StreamState) -> None:
         """Drop a stream that is done."""
         stream_id = stream.stream_id
-        gone = self.streams.pop(stream_id, None)
-        if gone is None:
-            return
+        gone = self.streams.pop(stream_id)
         if stream.sink == TO_ECHO:
             self.heartbeats -= 1
         elif not stream.local:
@@ -299,12 +298,7 @@ class StreamTable(StreamHost):
 
     def list_streams(self) -> list[CoreStream]:
         """Return the streams that are alive, heartbeats aside. It may be asked from any thread."""
-        while True:
-            try:
-                streams = list(self.streams.values())
-                break
-            except RuntimeError:  # another thread has opened or ended one meanwhile
-                continue
+        streams = list(self.streams.values())  # one step: no other thread changes it meanwhile
         if self.heartbeats:
             streams = [stream for stream in streams if stream.sink != TO_ECHO]
         return streams

@@ -108,5 +108,5 @@ class TypedStreams:
         self._table.window.pass_over(stream, len(chunk))
         if stream.queued() + len(chunk) > MOST_ECHO:
             self._table.reject(stream, ErrorCode.ENHANCE_YOUR_CALM)
-        elif not stream.fin_asked:
+        else:
             stream.echo(chunk)

@@ -172,10 +172,12 @@ class Window(PoolMember):
     # What is read
 
     def take(self, stream: StreamLedger, limit: int) -> bytes:
-        """Take the first unread bytes of a stream, at most `limit`, and grant as many."""
+        """Take the first unread bytes of a stream that has some, at most `limit`.
+
+        As many are granted.
+        """
         inbox = stream.inbox
-        if inbox is None:
-            return b""
+        assert inbox is not None
         data = inbox.read(limit)
         if not inbox.size:
             stream.inbox = None  # an idle stream holds no buffers
@@ -201,10 +203,9 @@ class Window(PoolMember):
             self._consumed(stream, count)
 
     def discard(self, stream: StreamLedger) -> None:
-        """Throw away what is unread of a stream."""
+        """Throw away what is unread of a stream that has some."""
         inbox = stream.inbox
-        if inbox is None:
-            return
+        assert inbox is not None
         count = inbox.size - stream.claimed
         stream.inbox = None
         self.claimed -= stream.claimed
@@ -273,10 +274,9 @@ class Window(PoolMember):
         self.grants.clear()
 
     def forget(self, stream: StreamLedger) -> None:
-        """Note that a stream is gone: it is granted nothing more."""
-        if stream.granting:
-            stream.granting = False
-            self.grants.pop(stream.stream_id, None)
+        """Note that a stream that waits for a grant is gone: it is granted nothing more."""
+        stream.granting = False
+        self.grants.pop(stream.stream_id, None)
 
     # The memory of all streams
 
@@ -341,15 +341,14 @@ class RefillingWindow(Window):
         share = self.credit.share()
         for stream in take_first(self.grants, most):
             stream.granting = False
-            grant = self._returns.pop(stream.stream_id, 0)
+            grant = self._returns.pop(stream.stream_id)
             if stream.state == OPEN or stream.state == LOCAL_DONE:
                 grant = max(grant, min(share - self.outstanding(stream), MAX_INCREMENT))
                 stream.window = max(share, stream.window)
-            if grant > 0:
-                stream.recv_credit += grant
-                stream.granted += grant
-                out.append(self._encoder.credit(stream.stream_id, grant))
-                frames += 1
+            stream.recv_credit += grant
+            stream.granted += grant
+            out.append(self._encoder.credit(stream.stream_id, grant))
+            frames += 1
         return frames
 
     def drop_grants(self) -> None:
