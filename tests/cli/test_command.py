@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -32,6 +33,38 @@ def test_version_says_which_build_runs() -> None:
     assert result.returncode == 0
     assert muxado.__version__ in result.stdout
     assert ("compiled" if COMPILED else "pure Python") in result.stdout
+
+
+BASH = shutil.which("bash")
+PROGRAMS = os.path.dirname(sys.executable)
+COMPLETION = """
+eval "$(_MUXADO_COMPLETE=bash_source muxado)"
+complete -p muxado || exit 1
+COMP_WORDS=(muxado {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+_muxado_completion muxado
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.skipif(BASH is None, reason="bash is not installed")
+@pytest.mark.skipif(
+    shutil.which("muxado", path=PROGRAMS) is None, reason="the command itself is not installed"
+)
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("exp", "expose"), ("expose --pri", "--private"), ("stat", "status")],
+)
+def test_bash_completes_commands_and_options(words: str, found: str) -> None:
+    assert BASH is not None
+    result = subprocess.run(
+        [BASH, "--norc", "-c", COMPLETION.format(words=words)],
+        env=os.environ | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found in result.stdout.split(), result.stderr
 
 
 def test_help_teaches() -> None:
