@@ -153,7 +153,7 @@ def test_what_was_heard_last_is_known(client: bool) -> None:
 # What snapshots cost while none is taken
 
 CORE = Path(muxado.core.__file__).parent
-LOOKED_AT = {"granted", "given", "opened_at"}
+LOOKED_AT = {"recv_granted", "send_granted", "opened_at"}
 ALL_SLOTS = tuple(name for part in CoreStream.__mro__ for name in getattr(part, "__slots__", ()))
 
 
@@ -176,10 +176,10 @@ def places(name: str, context: type[ast.expr_context]) -> list[str]:
 def test_a_grant_costs_one_addition_and_a_frame_of_data_nothing() -> None:
     # In __init__, where a grant is packed, in either kind of window, and for a sender that goes
     # beyond what it was granted.
-    assert len(places("granted", ast.Store)) == 4
+    assert len(places("recv_granted", ast.Store)) == 4
     # In __init__, and where a WNDINC comes; twice there if it makes a credit beyond every bound.
     # Once more for wires that tell credit as a total.
-    assert len(places("given", ast.Store)) == 4
+    assert len(places("send_granted", ast.Store)) == 4
     assert places("opened_at", ast.Store) == ["__init__"]
 
 
@@ -200,5 +200,5 @@ def test_a_stream_grows_by_three_words() -> None:
     near, _ = pair.open_pair()
     size = pair.client.ledger.config.initial_window
     # An idle stream shares its numbers with the settings.
-    assert near.granted is size
-    assert near.given is size
+    assert near.recv_granted is size
+    assert near.send_granted is size

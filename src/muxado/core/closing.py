@@ -77,10 +77,10 @@ class Closing:
     """
 
     __slots__ = (
+        "_first_goaway",
         "_ledger",
         "_liveness",
         "_may_expect_tls",
-        "_said",
         "_sender",
         "_spared",
         "_table",
@@ -102,7 +102,7 @@ class Closing:
         self.transport_aborted: bool = False
         self.output_ended: bool = False
         self._may_expect_tls = True  # whether a peer that says nothing may wait for TLS
-        self._said = GoAway(0, b"")  # this side's first GOAWAY
+        self._first_goaway = GoAway(0, b"")  # this side's
         self._spared: list[int] = []  # our streams that no GOAWAY has ended yet, rising
         self.going_away: bool = False
         self.peer_goaway: GoAway | None = None
@@ -177,7 +177,7 @@ class Closing:
             )
         if self._ledger.state < CLOSING and not self.going_away:
             self._queue_goaway(code, debug, final=False)
-            self._said = GoAway(int(code), debug[:MAX_DEBUG])
+            self._first_goaway = GoAway(int(code), debug[:MAX_DEBUG])
 
     def shut_down(self) -> None:
         """Take no new streams from either side; `DRAINED` is reported when the last is done."""
@@ -203,7 +203,7 @@ class Closing:
         if not self.going_away:
             self._queue_goaway(ErrorCode.NO_ERROR, b"", final=False)
         self.orderly = True
-        code, debug = self._said
+        code, debug = self._first_goaway
         clean = not cut and code == 0
         ledger.reason = CloseReason(code, debug, False, "the session was closed", clean=clean)
 

@@ -32,7 +32,7 @@ in the sources. What one part alone reads of another is no field here: it is ask
     inbox           window          the bytes that can be read, None if there are none
     claimed         window          how many of them a reader has claimed: their credit was granted
     recv_credit     window          bytes that the peer may still send
-    granted         window          bytes that the peer was ever allowed to send
+    recv_granted    window          bytes that the peer was ever allowed to send
     window          window          the window last granted, which the credit refills up to
     granting        window          True while a grant waits to be sent
     epoch           window          the last measuring interval in which the stream was counted
@@ -127,13 +127,13 @@ class StreamLedger:
         "acknowledged",
         "claimed",
         "epoch",
-        "granted",
         "granting",
         "inbox",
         "priority",
         "probe_at",
         "probe_step",
         "recv_credit",
+        "recv_granted",
         "scheduled",
         "state",
         "stream_id",
@@ -150,7 +150,7 @@ class StreamLedger:
         self.inbox: Inbox | None = None
         self.claimed: int = 0
         self.recv_credit: int = window
-        self.granted: int = window
+        self.recv_granted: int = window
         self.window: int = window
         self.granting: bool = False
         self.epoch: int = 0

@@ -331,17 +331,17 @@ class CoreStream(StreamState):
         It is computed from the credit (all that was allowed, less the rest), so that sending a
         frame counts nothing more.
         """
-        return self.given - self.send_credit
+        return self.send_granted - self.send_credit
 
     @property
     def bytes_received(self) -> int:
         """How many payload bytes have been received; computed likewise."""
-        return self.granted - self.recv_credit
+        return self.recv_granted - self.recv_credit
 
     @property
     def moved(self) -> int:
         """How many payload bytes have been sent and received."""
-        return self.given - self.send_credit + self.granted - self.recv_credit
+        return self.send_granted - self.send_credit + self.recv_granted - self.recv_credit
 
     def snapshot(self, now: float) -> StreamSnapshot:
         """Return what the stream is doing. It may be asked from any thread."""

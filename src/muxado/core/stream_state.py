@@ -111,7 +111,7 @@ class StreamState(StreamLedger):
         sink: where the bytes go that come in.
         outbox: the unsent bytes, None if there are none.
         send_credit: bytes the peer still lets us send.
-        given: bytes this side was ever allowed to send.
+        send_granted: bytes this side was ever allowed to send.
         eof_received: True once the peer's FIN is in.
         fin_asked: True once this side writes no more.
         fin_sent: True once this side's FIN is out.
@@ -132,7 +132,6 @@ class StreamState(StreamLedger):
         "eof_received",
         "fin_asked",
         "fin_sent",
-        "given",
         "local",
         "opened_at",
         "outbox",
@@ -141,6 +140,7 @@ class StreamState(StreamLedger):
         "reset_by_peer",
         "reset_code",
         "send_credit",
+        "send_granted",
         "sink",
         "type",
         "write_waiter",
@@ -158,7 +158,7 @@ class StreamState(StreamLedger):
 
         self.outbox: Outbox | None = None
         self.send_credit: int = window
-        self.given: int = window
+        self.send_granted: int = window
         self.fin_asked: bool = False
         self.fin_sent: bool = False
         self.eof_received: bool = False
@@ -354,12 +354,12 @@ class StreamState(StreamLedger):
         Returns:
             False if it says that it has consumed more than was sent.
         """
-        sent = self.given - self.send_credit
+        sent = self.send_granted - self.send_credit
         under_way = sent - consumed & 0xFFFFFFFF
         if under_way > 0x7FFFFFFF:
             return False
         credit = max(window - under_way, 0)
-        self.given = sent + credit
+        self.send_granted = sent + credit
         self.send_credit = credit
         if credit and self.outbox is not None and not self.scheduled:
             host = self._host
@@ -371,9 +371,9 @@ class StreamState(StreamLedger):
     def credit_received(self, increment: int) -> None:
         """Take credit that the peer has granted."""
         credit = self.send_credit + increment
-        self.given += increment
+        self.send_granted += increment
         if credit > MOST_CREDIT:
-            self.given -= credit - MOST_CREDIT
+            self.send_granted -= credit - MOST_CREDIT
             credit = MOST_CREDIT
         self.send_credit = credit
         if self.outbox is not None and not self.scheduled:

@@ -132,7 +132,7 @@ class Window(PoolMember):
         beyond = length - stream.recv_credit
         if beyond > 0:  # it counts as granted
             stream.recv_credit += beyond
-            stream.granted += beyond
+            stream.recv_granted += beyond
         stream.recv_credit -= length
         self.received += length
         return 0
@@ -260,9 +260,9 @@ class Window(PoolMember):
             if grant > 0 and (stream.state == OPEN or stream.state == LOCAL_DONE):
                 stream.window = share
                 stream.recv_credit += grant
-                stream.granted += grant
+                stream.recv_granted += grant
                 if self._totals:
-                    consumed = stream.granted - share
+                    consumed = stream.recv_granted - share
                     out.append(self._encoder.window(stream.stream_id, consumed, share))
                 else:
                     out.append(self._encoder.credit(stream.stream_id, grant))
@@ -346,7 +346,7 @@ class RefillingWindow(Window):
                 grant = max(grant, min(share - self.outstanding(stream), MAX_INCREMENT))
                 stream.window = max(share, stream.window)
             stream.recv_credit += grant
-            stream.granted += grant
+            stream.recv_granted += grant
             out.append(self._encoder.credit(stream.stream_id, grant))
             frames += 1
         return frames
