@@ -26,15 +26,15 @@ class PendingResets:
         waiting: their codes, by stream id; the oldest first.
         full: True while too many wait.
         recent: the streams that were reset last; what comes for them is not answered.
-        queued: how often each code was queued. Answers to pings are not counted.
+        counts: how often each code was queued. Answers to pings are not counted.
     """
 
     __slots__ = (
         "_asked",
         "_ledger",
         "_provoked",
+        "counts",
         "full",
-        "queued",
         "recent",
         "waiting",
     )
@@ -46,7 +46,7 @@ class PendingResets:
         self.waiting: dict[int, int] = {}
         self.full: bool = False
         self.recent: RecentlyReset = RecentlyReset()
-        self.queued: CodeCounts = CodeCounts()
+        self.counts: CodeCounts = CodeCounts()
 
     def provoke(self, stream_id: int, code: int) -> None:
         """Queue a RST that the peer has provoked."""
@@ -60,7 +60,7 @@ class PendingResets:
             return
         self.waiting[stream_id] = int(ErrorCode.STREAM_CLOSED)
         if stream_id != self._ledger.rules.ping_id:
-            self.queued.count(int(ErrorCode.STREAM_CLOSED))
+            self.counts.count(int(ErrorCode.STREAM_CLOSED))
         self._count_provoked()
 
     def ask(self, stream_id: int, code: int, local: bool) -> None:
@@ -106,7 +106,7 @@ class PendingResets:
     def _queue(self, stream_id: int, code: int) -> None:
         self.waiting[stream_id] = int(code)
         self.recent.add(stream_id)
-        self.queued.count(int(code))
+        self.counts.count(int(code))
 
     def _takes_more(self) -> bool:
         """Return whether the peer may provoke another one.

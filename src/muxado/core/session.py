@@ -509,7 +509,7 @@ class CoreSession:
 
     def stats(self) -> SessionStats:
         """Return a snapshot of the counters."""
-        table, window, resets = self.table, self._window, self.table.resets.queued
+        table, window, resets = self.table, self._window, self.table.resets.counts
         received, refusals = self._receiver.resets_received, self._receiver.refusals
         return SessionStats(
             streams=table.live,
