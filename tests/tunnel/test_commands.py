@@ -229,6 +229,25 @@ def test_silence_is_explained_and_with_once_bounded(commands: Commands, target: 
     assert "there is a session with the server" in using.stderr.readline()
 
 
+def test_rights_are_shown_and_changed_without_a_new_key(commands: Commands, target: int) -> None:
+    commands.server(free_port())
+    public = free_port()
+    state = ("--state", str(commands.client_state))
+    invitation = commands.invite("laptop", "private:db")
+    client = commands.start(
+        "expose", f"127.0.0.1:{target}", "--port", str(public), "--to", "-", *state, said=invitation
+    )
+    assert client.stderr is not None
+    assert f"no right to expose port {public}" in client.stderr.readline()
+    changed = commands.run("rights", "laptop", "--add", f"expose:{public}")
+    assert changed.stdout == f"private:db\nexpose:{public}\n"
+    assert read_line(client) == f"tcp 127.0.0.1:{public}  ->  127.0.0.1:{target}\n"
+    assert commands.run("rights", "laptop", "--allow", "reach:db").stdout == "reach:db\n"
+    assert "is exposed again" in client.stderr.readline()
+    assert "the right to it was taken away" in client.stderr.readline()
+    assert commands.run("rights", "other").returncode == 1
+
+
 def test_what_can_not_be_had_is_said_by_the_exit_status(commands: Commands, target: int) -> None:
     commands.server(free_port())
     invitation = commands.invite("laptop", "forward:127.0.0.1:80")

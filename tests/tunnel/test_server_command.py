@@ -62,11 +62,20 @@ def test_a_server_is_a_service(
 
         invitation = commands.run("invite", "laptop", "--rights", str(rights)).stdout
         state = ("--state", str(commands.client_state))
+        refused = commands.run("invite", "other", "--allow", "reach:db")
+        assert refused.returncode == 2
+        assert "takes rights from" in refused.stderr
+        assert "under [clients.other]" in " ".join(refused.stderr.split())
+        warned = commands.run("invite", "other")
+        assert warned.stdout.startswith("muxado://")
+        assert "other has no rights in" in warned.stderr
         client = commands.start(
             "expose", f"web=127.0.0.1:{target}", "--to", "-", *state, said=invitation
         )
         assert read_line(client) == f"tcp 127.0.0.1:{public}  ->  127.0.0.1:{target}\n"
         assert talk(public, b"hello") == b"HELLO"
+        assert commands.run("rights", "laptop").stdout == f"expose:{public}\n"
+        assert commands.run("rights", "laptop", "--add", "reach:db").returncode == 2
         # A right that is taken away ends what it allowed, as is seen from outside.
         with socket.create_connection(("127.0.0.1", public), timeout=TIMEOUT) as running:
             rights.write_text("[clients.laptop]\n")

@@ -27,7 +27,7 @@ def cli() -> None:
     A tunnel takes two commands: `muxado server` on a host that both sides reach, which prints an
     invitation, and `muxado expose 3000 --to -` behind the NAT, which asks for it. `muxado forward`,
     `socks` and `stdio` reach the other way, `run` does all that a file says. On the server
-    `invite`, `status`, `kick` and `revoke` rule who may do what.
+    `invite`, `rights`, `status`, `kick` and `revoke` rule who may do what.
     """
 
 

@@ -1,4 +1,4 @@
-"""The commands of the tunnel's server: server, invite, revoke, kick and status.
+"""The commands of the tunnel's server: server, invite, rights, revoke, kick and status.
 
 What they do is in `tunnel_server.py`, which needs the extra `tunnel`.
 """
@@ -45,8 +45,8 @@ __all__ = ["COMMANDS"]
 @click.option(
     "--rights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file of TOML with what each client may do, in place of what invitations say; SIGHUP"
-    " has it read again.",
+    help="A file of TOML with what each client may do, in place of what invitations say, as below;"
+    " SIGHUP has it read again.",
 )
 @click.option(
     "--directory",
@@ -84,6 +84,15 @@ def server(config: Path | None, **said: Any) -> None:
     otherwise in a file that only you can read. Invite others with `muxado invite NAME`.
     SIGTERM lets connections end, a second one doesn't.
 
+    In the file of --rights a client has a table. Who has none may do nothing. The rules are those
+    of `muxado invite --help`; the limits, on what is there at once, may be left out:
+
+    \b
+        [clients.laptop]
+        allow = ["expose:20080", "private:*", "reach:db"]
+        connections = 200
+        services = 4
+
     With --directory several servers are one fleet, with one state, a copy of it, or a shared
     folder: clients are connected to any of them, and reach each other through all.
     """
@@ -103,13 +112,13 @@ def server(config: Path | None, **said: Any) -> None:
     "rules",
     multiple=True,
     metavar="RULE",
-    help="What the client may do: expose:20000-20999, private:NAME, private:*, reach:NAME,"
-    " forward:HOST:PORTS, forward:10.0.0.0/8:PORTS, or the same with socks:. Several may be given.",
+    help="What the client may do. Several may be given.",
 )
 @click.option(
     "--rights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file of TOML that says it, under [clients.NAME], in the place of --allow.",
+    help="A file of TOML that says it, in the place of --allow: allow = [RULE, ...] under"
+    " [clients.NAME], as in `muxado server --help`.",
 )
 @click.option(
     "--public",
@@ -134,7 +143,20 @@ def invite(
 ) -> None:
     """Print an invitation for a client.
 
-    The client is to be called NAME. The invitation is for one use within 15 minutes. Without
+    The client is to be called NAME. A RULE is one of
+
+    \b
+        expose:20000-20999       have the server listen on these ports
+        private:NAME, private:*  offer a service of that name, or any, without a port
+        reach:NAME               use what another client offers under that name
+        forward:HOST:PORTS       reach that beyond the server; or forward:10.0.0.0/8:PORTS
+        socks:HOST:PORTS         reach that by SOCKS5; or socks:10.0.0.0/8:PORTS
+
+    PORTS are 80, 8000-8999 or *. Loopback and link-local addresses must be named one by one:
+    forward:127.0.0.1:80. Where the server runs with --rights, that file says what the client may
+    do, and --allow is refused. `muxado rights` changes it later.
+
+    The invitation is for one use within 15 minutes. Without
     --allow the client may expose on ports 20000 to 20999, and offer private services. A known
     client gets a new key, and these rights: its processes lose their sessions when the invitation
     is used, and those of the state folder that it is used in come back with the new key.
@@ -144,6 +166,35 @@ def invite(
         from .tunnel_server import invite
 
         return invite(name, rules, rights, public, pinned, state)
+
+    finish(work)
+
+
+@click.command()
+@click.argument("client")
+@click.option(
+    "--allow",
+    "rules",
+    multiple=True,
+    metavar="RULE",
+    help="What it may do from now on, and nothing else. Several may be given.",
+)
+@click.option(
+    "--add", "more", multiple=True, metavar="RULE", help="What it may do besides what it may now."
+)
+@STATE
+def rights(client: str, rules: tuple[str, ...], more: tuple[str, ...], state: Path | None) -> None:
+    """Show what a client may do, or change it.
+
+    It prints a rule a line; they are those of `muxado invite --help`. The client keeps its key.
+    What is allowed no more is cut within a second, and what a client was denied it gets within
+    seconds. Where the server runs with --rights, that file is the place for changes.
+    """
+
+    def work() -> int:
+        from .tunnel_server import rights
+
+        return rights(client, rules, more, state)
 
     finish(work)
 
@@ -201,4 +252,4 @@ def status(as_json: bool, state: Path | None) -> None:
     finish(work)
 
 
-COMMANDS: tuple[click.Command, ...] = (server, invite, revoke, kick, status)
+COMMANDS: tuple[click.Command, ...] = (server, invite, rights, revoke, kick, status)

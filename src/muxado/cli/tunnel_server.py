@@ -1,4 +1,4 @@
-"""`muxado server`, and the commands that rule it: invite, revoke and kick."""
+"""`muxado server`, and the commands that rule it: invite, rights, revoke and kick."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import signal
 import socket
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,13 +24,14 @@ from ..tunnel.invitations import DEFAULT_PORT, Place, format_place, parse_place
 from ..tunnel.notifying import notify
 from ..tunnel.operating import ask, folder_of, nodes, operated
 from ..tunnel.rights_file import read_rights
+from ..tunnel.rules import LIMITS
 from ..tunnel.settings import Settings, directory_at, read_settings
 from .loop import run_in_best_loop
 
 with needs("tunnel"):
     from platformdirs import user_data_path
 
-__all__ = ["Worker", "invite", "kick", "revoke", "run", "serve"]
+__all__ = ["Worker", "invite", "kick", "revoke", "rights", "run", "serve"]
 
 logger: logging.Logger = logging.getLogger("muxado.tunnel")
 
@@ -202,9 +203,55 @@ def invite(
         if name not in found:
             raise UsageError(f"{rights}: there is no [clients.{name}]")
         wanted = found[name]
+    held = _rights_file(opened.folder)
+    if held is not None:
+        _check_file_says(held, name, bool(rules))
     token = opened.invite(name, wanted)
     click.echo(str(replace(reached, token=token, pins=pins)))
     return 0
+
+
+def rights(client: str, rules: tuple[str, ...], more: tuple[str, ...], state: Path | None) -> int:
+    """Show what a client may do, or change it; return the exit status."""
+    opened = _state(state)
+    known = opened.clients()
+    held = _rights_file(opened.folder)
+    if client not in known:
+        click.echo(f"muxado: no client {client!r} is known here", err=True)
+        return 1
+    found = known[client][1] if held is None else read_rights(held).get(client, Rights(()))
+    if rules or more:
+        if held is not None:
+            _check_file_says(held, client, True)
+        limits = {name: getattr(found, name) for name in LIMITS}
+        found = Rights([*(rules or found.lines()), *more], **limits)
+        opened.set_rules(client, found)
+    for line in found.lines():
+        click.echo(line)
+    return 0
+
+
+def _rights_file(folder: Path) -> Path | None:
+    """Return the file of rights of the server that runs on a state, if it has one."""
+    for path in nodes(folder):
+        with suppress(OSError, UsageError):
+            found = ask(path, do="status").get("rights_file")
+            if found:
+                return Path(found)
+    return None
+
+
+def _check_file_says(held: Path, name: str, ruled: bool) -> None:
+    """Say what a server's file of rights means for a client.
+
+    Raises:
+        UsageError: the command line says other rights.
+    """
+    what = f"put them under [clients.{name}] there, as allow = [...], and send the server SIGHUP"
+    if ruled:
+        raise UsageError(f"the server that runs here takes rights from {held}: {what}")
+    if name not in read_rights(held):
+        click.echo(f"muxado: {name} has no rights in {held} yet: {what}", err=True)
 
 
 def _places(folder: Path) -> list[Place]:

@@ -120,7 +120,7 @@ class Server:
         self._host = host
         self._port = port
         self._sock = sock
-        self._rights_path = rights
+        self._rights_path = None if rights is None else rights.absolute()
         self._file_rights = None if rights is None else read_rights(rights)
         self._proxy_protocol = proxy_protocol
         self._websocket = websocket
@@ -298,6 +298,7 @@ class Server:
             "since": round(self._since, 3),
             "draining": self._draining,
             "denied": dict(self._denials.counts),
+            "rights_file": None if self._rights_path is None else str(self._rights_path),
             "fleet": {
                 "shared": self._fleet.shared,
                 "address": self._fleet.node.place.address,
@@ -309,6 +310,7 @@ class Server:
             "clients": [
                 {
                     "name": client.name,
+                    "rights": client.rights.lines(),
                     "address": address_of(session),
                     "services": [
                         {

@@ -20,6 +20,7 @@ class Table:
         self._path = path
         self._values = dict(values)
         self._prefix = prefix
+        self._known: dict[str, None] = {}  # the keys that were asked for
 
     @classmethod
     def read(cls, path: Path) -> Table:
@@ -102,13 +103,14 @@ class Table:
             UsageError: some were not.
         """
         for key in self._values:
-            raise self.error(key, "is no key that is known here")
+            raise self.error(key, f"is no key here; those are {', '.join(self._known)}")
 
     def error(self, key: str, told: object) -> UsageError:
         """Return the error of a key."""
         return UsageError(f"{self._path}: {self._prefix}{key}: {told}")
 
     def _take(self, key: str, kind: type[Any], what: str) -> Any:
+        self._known[key] = None
         value = self._values.pop(key, None)
         if value is None or type(value) is kind:
             return value
