@@ -45,6 +45,9 @@ def test_two_commands_expose_a_service(commands: Commands, target: int) -> None:
     assert [each["name"] for each in shown["clients"]] == ["laptop"]
     assert shown["clients"][0]["services"][0]["connections"] == 1
     assert "web" in commands.run("status").stdout
+    seen = commands.run("top", "--once", "--interval", "0.1").stdout
+    assert "1 sessions" in seen
+    assert "127.0.0.1" in seen
     key = json.loads((commands.client_state / "servers.json").read_text()).popitem()[1]["key"]
     secrets = (invitation.split("@")[0].removeprefix("muxado://"), key)
     seen = commands.run("status", "--json").stdout

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import sys
+from pathlib import Path
 
 import click
 
 from .. import __version__
 from ..build import COMPILED
 from . import tunnel, tunnel_jobs
+from .options import STATE, finish
 
 
 def _version() -> str:
@@ -156,7 +158,7 @@ def ping(
 
 
 @cli.command()
-@click.argument("path", metavar="PATH", type=click.Path())
+@click.argument("path", metavar="[PATH]", required=False, type=click.Path())
 @click.option(
     "--interval",
     type=click.FloatRange(0.1),
@@ -174,16 +176,34 @@ def ping(
     show_default=True,
     help="Which streams to show: those with most of it.",
 )
+@STATE
 def top(
-    path: str, interval: float, once: bool, session: int | None, most: int | None, sort: str
+    path: str | None,
+    interval: float,
+    once: bool,
+    session: int | None,
+    most: int | None,
+    sort: str,
+    state: Path | None,
 ) -> None:
     """Show the sessions and streams of a running process, live.
 
-    PATH is where the process has called muxado.serve_admin(PATH). Ctrl-C ends it.
+    Without PATH it is the `muxado server` that runs on the state, or the client (`muxado expose` and
+    the like). Of a program of your own, PATH is where it has called muxado.serve_admin(PATH). Ctrl-C
+    ends it.
     """
-    from .top import run
 
-    sys.exit(run(path, interval=interval, once=once, number=session, most=most, sort=sort))
+    def work() -> int:
+        from .top import run
+
+        where = path
+        if where is None:
+            from .tunnel_status import socket_of
+
+            where = socket_of(state)
+        return run(where, interval=interval, once=once, number=session, most=most, sort=sort)
+
+    finish(work)
 
 
 for _command in (*tunnel.COMMANDS, *tunnel_jobs.COMMANDS):

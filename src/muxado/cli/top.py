@@ -85,7 +85,9 @@ def look(process: Process, number: int | None, most: int, sort: str) -> Look:
         sort: what to choose them by.
     """
     sessions = process.ask(ask="sessions", most=SESSION_ROWS)
-    listed = sessions["sessions"]
+    listed = sessions.get("sessions")
+    if not isinstance(listed, list):
+        raise NotServed(f"what answers at {process.path} shows no sessions of muxado")
     if number is None and listed:
         number = max(listed, key=lambda each: each["stats"]["streams"])["id"]
     streams = None

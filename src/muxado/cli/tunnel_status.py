@@ -15,7 +15,7 @@ from ..tunnel.operating import ask, clients, nodes
 with needs("tunnel"):
     from platformdirs import user_data_path
 
-__all__ = ["status"]
+__all__ = ["socket_of", "status"]
 
 
 def status(as_json: bool, state: Path | None) -> int:
@@ -29,6 +29,22 @@ def status(as_json: bool, state: Path | None) -> int:
     if not found:
         raise UsageError("no server and no client runs on this state: --state says which")
     return 0
+
+
+def socket_of(state: Path | None) -> str:
+    """Return the socket of the server that runs on a state, or of the client, for `muxado top`.
+
+    Raises:
+        UsageError: none runs, or several do.
+    """
+    data = user_data_path("muxado", appauthor=False)
+    found = nodes(state or data / "server") or clients(state or data / "client")
+    if not found:
+        raise UsageError("no server and no client runs on this state: --state says which")
+    if len(found) > 1:
+        told = "\n".join(map(str, found))
+        raise UsageError(f"several processes run on this state: say which, as PATH:\n{told}")
+    return str(found[0])
 
 
 def _show(path: Path, as_json: bool, show: Any) -> int:

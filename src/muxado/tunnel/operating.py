@@ -1,7 +1,8 @@
-"""A Unix socket of a running server or client, for `muxado status` and `muxado kick`.
+"""A Unix socket of a running server or client: for `muxado status`, `muxado kick` and `muxado top`.
 
-A question is a line of JSON, ``{"do": "status"}``, and so is its answer. The folder of the socket
-is closed to other users, and so is the socket.
+A question is a line of JSON, ``{"do": "status"}``, and so is its answer. It answers what
+`muxado.serve_admin` does too (``{"ask": "sessions"}``). The folder of the socket is closed to other
+users, and so is the socket.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from .. import admin
 from ..errors import UsageError
 from .client import Client
 from .files import make_folder
@@ -24,7 +26,10 @@ from .server import Server
 __all__ = ["ask", "clients", "folder_of", "nodes", "operated", "shown"]
 
 MOST_QUESTION = 4096  # bytes
-TIMEOUT = 10.0  # seconds
+TIMEOUT = 10.0  # seconds for an answer
+PATIENCE = 60.0  # seconds between two questions
+
+Tell = Callable[[dict[str, Any]], dict[str, object] | None]
 
 
 @asynccontextmanager
@@ -68,19 +73,18 @@ async def shown(client: Client, state: Path) -> AsyncIterator[Path | None]:
 
 
 @asynccontextmanager
-async def _answering(
-    tell: Callable[[dict[str, Any]], dict[str, object] | None], path: Path
-) -> AsyncIterator[Path | None]:
+async def _answering(tell: Tell, path: Path) -> AsyncIterator[Path | None]:
     """Answer each question on a socket with what a function returns; None if it knows none."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, ValueError, TimeoutError):
-            async with asyncio.timeout(TIMEOUT):
-                question = json.loads(await reader.readline())
-                told = tell(question) if isinstance(question, dict) else None
-                told = {"error": "unknown question"} if told is None else told
-                writer.write(json.dumps(told).encode() + b"\n")
-                await writer.drain()
+            while True:
+                async with asyncio.timeout(PATIENCE):
+                    line = await reader.readline()
+                    if not line:
+                        break
+                    writer.write(json.dumps(_answer(tell, line)).encode() + b"\n")
+                    await writer.drain()
         writer.close()
 
     if not hasattr(socket, "AF_UNIX") or len(os.fsencode(path)) > 100:
@@ -96,6 +100,14 @@ async def _answering(
         listening.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _answer(tell: Tell, line: bytes) -> dict[str, object]:
+    question = json.loads(line)
+    if isinstance(question, dict) and "ask" in question:
+        return admin.answer(line)
+    told = tell(question) if isinstance(question, dict) else None
+    return {"error": "unknown question"} if told is None else told
 
 
 def folder_of(state: Path, host: str, port: int, worker: int = 0) -> Path:
@@ -131,8 +143,8 @@ def ask(path: Path, **question: object) -> dict[str, Any]:
         sock.settimeout(TIMEOUT)
         sock.connect(os.fspath(path))
         sock.sendall(json.dumps(question).encode() + b"\n")
-        said = b"".join(iter(lambda: sock.recv(65536), b""))
-    answer = json.loads(said or b"null")
+        with sock.makefile("rb") as answers:
+            answer: Any = json.loads(answers.readline() or b"null")
     if not isinstance(answer, dict):
         raise UsageError(f"{path} does not answer")
     return answer
