@@ -167,6 +167,8 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
         (["invite", "Laptop", "--public", "a:1"], "must be a DNS label"),
         (["invite", "laptop", "--public", "a:1", "--allow", "all"], "a rule is expose:"),
         (["status"], "no server and no client runs on this state"),
+        (["invite", "laptop", "--public", "a:1", "--allow", "socks:127.0.0.0/8:*"], "127.0.0.1:*"),
+        (["expose", "lan=socks", "--allow-target", "169.254.0.0/16:80"], "169.254.0.1:80"),
         (["revoke", "other"], "no client 'other'"),
         (["expose", "3000"], "give an invitation with --to -"),
         (["expose", "nonsense"], "it takes HOST:PORT"),

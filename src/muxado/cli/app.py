@@ -188,9 +188,9 @@ def top(
 ) -> None:
     """Show the sessions and streams of a running process, live.
 
-    Without PATH it is the `muxado server` that runs on the state, or the client (`muxado expose` and
-    the like). Of a program of your own, PATH is where it has called muxado.serve_admin(PATH). Ctrl-C
-    ends it.
+    Without PATH it is the `muxado server` that runs on the state, or the client (`muxado expose`
+    and the like). Of a program of your own, PATH is where it has called muxado.serve_admin(PATH).
+    Ctrl-C ends it.
     """
 
     def work() -> int:

@@ -24,7 +24,7 @@ from ..tunnel.invitations import DEFAULT_PORT, Place, format_place, parse_place
 from ..tunnel.notifying import notify
 from ..tunnel.operating import ask, folder_of, nodes, operated
 from ..tunnel.rights_file import read_rights
-from ..tunnel.rules import LIMITS
+from ..tunnel.rules import LIMITS, check_rules
 from ..tunnel.settings import Settings, directory_at, read_settings
 from .loop import run_in_best_loop
 
@@ -196,6 +196,7 @@ def invite(
         reached = Invitation.parse(public if "://" in public else f"muxado://{public}")
     pins = (opened.pin,) if pinned or not reached.path else ()
     wanted = Rights(rules or DEFAULT_RULES)
+    check_rules(wanted.rules)
     if rights is not None:
         if rules:
             raise UsageError("give either --allow or --rights")
@@ -225,6 +226,7 @@ def rights(client: str, rules: tuple[str, ...], more: tuple[str, ...], state: Pa
             _check_file_says(held, client, True)
         limits = {name: getattr(found, name) for name in LIMITS}
         found = Rights([*(rules or found.lines()), *more], **limits)
+        check_rules(found.rules)
         opened.set_rules(client, found)
     for line in found.lines():
         click.echo(line)

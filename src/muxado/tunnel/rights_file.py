@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..cluster.names import check_name
 from ..errors import UsageError
-from .rules import LIMITS, Rights
+from .rules import LIMITS, Rights, check_rules
 from .tables import Table
 
 __all__ = ["read_rights"]
@@ -46,7 +46,7 @@ def read_rights(path: Path) -> dict[str, Rights]:
         fields.finish()
         for number, line in enumerate(lines):
             try:
-                Rights((line,))
+                check_rules(Rights((line,)).rules)
             except UsageError as exc:
                 raise fields.error(f"allow[{number}]", exc) from None
         found[name] = Rights(lines, **limits)

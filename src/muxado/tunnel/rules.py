@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from ..cluster.names import is_name
 from ..errors import UsageError
 
-__all__ = ["DEFAULT_RULES", "LIMITS", "Rights", "Rule"]
+__all__ = ["DEFAULT_RULES", "LIMITS", "Rights", "Rule", "check_rules"]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -182,6 +182,22 @@ class Rights:
         )
 
 
+def check_rules(rules: Iterable[Rule]) -> None:
+    """Refuse rules that allow nothing: networks whose addresses must be named one by one.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for rule in rules:
+        network = _network(rule.what) if rule.kind in TARGETS else None
+        if network is not None and network.num_addresses > 1 and not _is_ordinary(network):
+            one = replace(rule, what=str(network[1]))
+            raise UsageError(
+                f"{rule} allows nothing: loopback, link-local and other special addresses must be"
+                f" named one by one, such as {one}"
+            )
+
+
 def _plain(address: Address) -> Address:
     """Return the IPv4 address in an IPv6 one that means nothing else."""
     if isinstance(address, IPv6Address):
@@ -189,7 +205,7 @@ def _plain(address: Address) -> Address:
     return address
 
 
-def _is_ordinary(address: Address) -> bool:
+def _is_ordinary(address: Address | Network) -> bool:
     return not (
         address.is_loopback
         or address.is_link_local

@@ -18,7 +18,7 @@ from ..cluster.errors import Refused
 from ..errors import UsageError
 from ..relaying import RelayResult
 from .invitations import Place, format_place
-from .rules import Rights
+from .rules import Rights, check_rules
 from .targets import TIMEOUT, Begin, Joining, dial_allowed
 
 __all__ = ["SocksRefused", "SocksTarget", "connect_asked"]
@@ -78,6 +78,7 @@ class SocksTarget:
         self.rights: Rights = Rights([f"socks:{each}" for each in allowed])
         if not self.rights.rules:
             raise UsageError("a socks target needs to be told what may be reached through it")
+        check_rules(self.rights.rules)
 
     def __str__(self) -> str:
         return "socks"
