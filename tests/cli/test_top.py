@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,29 @@ def test_another_process_is_shown(busy: str) -> None:
     assert re.search(r"client +127\.0\.0\.1:\d+ +open", done.stdout)
     assert len(re.findall(r"^ \d+ +out +open ", done.stdout, re.M)) == 7
     assert "\x1b" not in done.stdout, "no terminal, no colours"
+
+
+def test_what_answers_and_shows_no_sessions_is_told(path: str) -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=200)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+
+        def answer() -> None:
+            sock, _ = listening.accept()
+            with sock, sock.makefile("rb") as questions:
+                questions.readline()
+                sock.sendall(b'{"error": "unknown question"}\n')
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        status = run(
+            path, interval=0.1, once=True, number=None, most=5, sort="bytes", console=console
+        )
+        thread.join()
+    assert status == 1
+    assert f"what answers at {path} shows no sessions of muxado" in output.getvalue()
 
 
 def test_a_path_that_nothing_answers_at_is_told(path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def target() -> Iterator[int]:
                     sock, _ = listening.accept()
                 except OSError:
                     return
-                with sock:
+                with sock, suppress(ConnectionError):  # a caller that is cut
                     sock.settimeout(TIMEOUT)
                     data = b"".join(iter(lambda: sock.recv(65536), b""))  # noqa: B023
                     sock.sendall(data.upper())

@@ -67,7 +67,10 @@ def test_a_file_says_all_that_the_commands_do(tmp_path: Path) -> None:
         ("server = \nsocks = []", "at line 1"),
         ("\n\nforward = 80 db", "at line 3"),
         ("server = 1", "server: must be a string, not 1"),
-        ("serve = 'x'", "serve: is no key here; those are server, forward, socks, expose"),
+        (
+            "serve = 'x'",
+            "serve: is no key that is known here; those are server, forward, socks, expose",
+        ),
         ("forward = ['80']", "forward: it takes PORT:HOST:PORT"),
         ("forward = [80]", "forward[0]: must be a string"),
         ("forward = ['80:a', '80:b']", "forward: 127.0.0.1:80 is listened on twice"),

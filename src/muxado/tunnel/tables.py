@@ -103,7 +103,9 @@ class Table:
             UsageError: some were not.
         """
         for key in self._values:
-            raise self.error(key, f"is no key here; those are {', '.join(self._known)}")
+            raise self.error(
+                key, f"is no key that is known here; those are {', '.join(self._known)}"
+            )
 
     def error(self, key: str, told: object) -> UsageError:
         """Return the error of a key."""
