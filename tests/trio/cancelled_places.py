@@ -23,7 +23,7 @@ from .cancelling import (
     free_address,
     socket_streams,
 )
-from .test_trio_sessions import exchange
+from .test_trio_session import exchange
 
 PLACES = Scenarios()
 

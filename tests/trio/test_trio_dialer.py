@@ -22,7 +22,7 @@ from tests.certificates import Tls
 from tests.forking import living_child, needs_fork
 from tests.killable import killable
 
-from .test_trio_sessions import echo
+from .test_trio_session import echo
 
 HOST = "127.0.0.1"
 QUICK = Backoff(first=0.01, most=0.05)

@@ -21,7 +21,7 @@ from muxado import Config, ErrorCode
 from muxado.trio import Server, Session, connect, listen, serve
 from tests.certificates import Tls
 
-from .test_trio_sessions import echo, exchange, tasks
+from .test_trio_session import echo, exchange, tasks
 
 
 async def echo_server(session: Session) -> None:

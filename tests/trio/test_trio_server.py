@@ -14,7 +14,7 @@ from muxado.trio import Server, Session, Stream, connect, serve
 from tests.certificates import Tls
 from tests.patience import patience
 
-from .test_trio_sessions import echo, exchange, tasks
+from .test_trio_session import echo, exchange, tasks
 
 
 async def echo_server(session: Session) -> None:
