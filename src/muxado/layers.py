@@ -18,6 +18,10 @@ class Layer(Protocol):
     info: dict[str, object]
     """What is known of the connection besides, by the names of `get_extra_info`."""
 
+    @property
+    def agreed(self) -> str | None:
+        """What its handshake has chosen for the session: see `CoreSession.agree`."""
+
     def recv_into(self, buffer: memoryview) -> int:
         """Put the session's next bytes into a buffer; return how many, 0 at the end.
 

@@ -95,6 +95,52 @@ async def test_a_web_page_and_another_subprotocol_are_refused(name: str) -> None
         assert arrivals.sessions.empty()
 
 
+@pytest.mark.parametrize("name", ROADS)
+@pytest.mark.parametrize("wire", ["muxado-v2", "muxado-v1", "yamux", "smux-v1"])
+async def test_the_subprotocol_chooses_the_wire_of_a_server_that_takes_any(
+    name: str, wire: str
+) -> None:
+    """The server speaks first, when the client has said nothing by which its wire could be told."""
+
+    async def greet(session: Session) -> None:
+        async with session.open() as stream:
+            await stream.write(b"hello")
+        await session.wait_closed()
+
+    async with SERVERS[name](greet, Config(wire="auto")) as port:
+        url = f"ws://127.0.0.1:{port}/mux"
+        async with connect(url, config=Config(wire=wire)) as client:
+            assert client.get_extra_info("subprotocol") == wire.replace("-", ".")
+            async with await client.accept() as stream:
+                assert await stream.read() == b"hello"
+
+
+@pytest.mark.parametrize("name", ROADS)
+async def test_bytes_of_another_wire_than_the_subprotocols_end_the_session(name: str) -> None:
+    arrivals = Arrivals()
+    async with SERVERS[name](arrivals.handle, Config(wire="auto")) as port:
+        url = f"ws://127.0.0.1:{port}/mux"
+        protocols = [Subprotocol("yamux")]
+        async with websockets.asyncio.client.connect(url, subprotocols=protocols) as websocket:
+            session = await arrivals.sessions.get()
+            await websocket.send(HELLO)  # muxado v2's
+            reason = await session.wait_closed()
+            assert reason.code == muxado.ErrorCode.PROTOCOL_ERROR
+            assert not reason.by_peer
+
+
+@pytest.mark.parametrize("name", ROADS)
+async def test_without_a_subprotocol_the_first_bytes_choose_the_wire(name: str) -> None:
+    arrivals = Arrivals()
+    async with SERVERS[name](arrivals.handle, Config(wire="auto")) as port:
+        url = f"ws://127.0.0.1:{port}/mux"
+        async with websockets.asyncio.client.connect(url) as websocket:
+            session = await arrivals.sessions.get()
+            await websocket.send(HELLO + FIN)
+            async with await session.accept() as stream:
+                assert await stream.read() == b"hello"
+
+
 # hypercorn accepts what a client offers, and tells an application no close code.
 NOT_HYPERCORN = [name for name in SERVERS if name not in ("uvicorn-websockets", "hypercorn")]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 from ..asyncio import Session, server
-from ..config import Config
+from ..config import AUTO, Config
 from ..front_end import log_session_failure
-from ._rules import INTERNAL_ERROR, NORMAL, pieces
+from ._rules import INTERNAL_ERROR, NORMAL, pieces, wire_of
 
 CLOSE_TIMEOUT = 1.0  # seconds for the close frame of a session that is over
 
@@ -97,6 +98,9 @@ async def run(
 ) -> None:
     """Run a handler for the session over a WebSocket, and close both."""
     writer = Writer(messages)
+    wire = wire_of(messages.get_extra_info("subprotocol"))
+    if config is not None and config.wire == AUTO and wire is not None:
+        config = replace(config, wire=wire)
     session = server(Reader(messages), writer, config=config)
     closing = asyncio.get_running_loop().create_task(_close(messages, writer), name="muxado close")
     try:

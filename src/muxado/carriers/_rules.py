@@ -56,6 +56,11 @@ def subprotocols(config: Config | None) -> tuple[str, ...]:
     return tuple(name.replace("-", ".") for name in (FORMATS if wire == AUTO else [wire]))
 
 
+def wire_of(subprotocol: object) -> str | None:
+    """Return the wire that a chosen subprotocol stands for, None if it is none's."""
+    return next((wire for wire in FORMATS if wire.replace("-", ".") == subprotocol), None)
+
+
 def choose(offered: Iterable[str], known: Sequence[str]) -> tuple[bool, str | None]:
     """Return whether a client is taken that offers these subprotocols, and which one is chosen.
 

@@ -194,14 +194,17 @@ class CoreSession:
         self.receive_data(first, now)
 
     def agree(self, protocol: str | None) -> None:
-        """Take note that TLS carries the session, and which protocol it has chosen by ALPN.
+        """Take note that there was a handshake underneath, and which protocol it has chosen.
 
         If the wire is still open, it is that protocol's. One that is no wire's decides nothing, as
         None does.
+
+        Args:
+            protocol: what TLS has chosen by ALPN, or the name of a wire.
         """
-        if not self.ledger.rules.known and self.ledger.state < CLOSING:
-            for wire in FORMATS.values():
-                if wire.rules.alpn and wire.rules.alpn == protocol:
+        if protocol and not self.ledger.rules.known and self.ledger.state < CLOSING:
+            for name, wire in FORMATS.items():
+                if protocol in (wire.rules.alpn, name):
                     self._speak(wire)
         self.closing.expect_no_tls()
 

@@ -356,7 +356,9 @@ def new_session(
     core = CoreSession(client=client, config=config or Config(), now=monotonic(), pool=pool)
     if layer is not None or proxied:
         core.confirm_output()
-    if isinstance(sock, ssl_module.SSLSocket):
+    if layer is not None:
+        core.agree(layer.agreed)
+    elif isinstance(sock, ssl_module.SSLSocket):
         core.agree(sock.selected_alpn_protocol())
     driver = Driver(core, sock, SessionRecord(core, name, proxy_header), layer)
     return Session(driver), driver

@@ -19,7 +19,7 @@ from ..front_end import code_of
 from ..proxy_protocol import ProxyHeader
 from ..registry import SessionRecord
 from .driver import Driver
-from .secured import ChannelStream, SecuredStream
+from .secured import ChannelStream
 from .session import Session
 
 __all__ = ["SessionBlock"]
@@ -109,7 +109,9 @@ class SessionBlock(AbstractAsyncContextManager[Session]):
             now=now,
             pool=None if admission is None else admission.pool,
         )
-        if isinstance(transport, (trio.SSLStream, SecuredStream)):
+        if isinstance(transport, ChannelStream):
+            core.agree(transport.agreed)
+        elif isinstance(transport, trio.SSLStream):
             protocol = None
             with contextlib.suppress(trio.NeedHandshakeError):  # a stream of the caller's
                 protocol = transport.selected_alpn_protocol()

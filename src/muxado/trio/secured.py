@@ -218,6 +218,11 @@ class ChannelStream(trio.abc.HalfCloseableStream):
 
     half_closes: bool = True
 
+    @property
+    def agreed(self) -> str | None:
+        """What its handshake has chosen for the session: see `CoreSession.agree`."""
+        raise NotImplementedError
+
     def __init__(self, stream: trio.abc.Stream, channel: Channel) -> None:
         self.transport_stream: trio.abc.Stream = stream
         self.channel: Channel = channel
@@ -268,6 +273,10 @@ class SecuredStream(ChannelStream):
         )
         self._stream = stream
         super().__init__(stream, self._secured)
+
+    @property
+    def agreed(self) -> str | None:
+        return self._secured.object.selected_alpn_protocol()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._secured.object, name)

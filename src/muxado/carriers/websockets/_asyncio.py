@@ -117,6 +117,7 @@ class Link(asyncio.Protocol):
         conversation = self._conversation
         if conversation.opened:
             self.writable = not self._paused
+            self._driver.core.agree(conversation.agreed)
             self._driver.connected()
             self.opened.set_result(None)
         elif conversation.refusal is not None:

@@ -34,6 +34,10 @@ class Channel(Layer):
         self._unsent = memoryview(b"")
         self._taken = 0  # of what `send` was given, until all of it is out
 
+    @property
+    def agreed(self) -> str | None:
+        return self._conversation.agreed
+
     def shake_hands(self) -> None:
         """Go on with the handshake.
 

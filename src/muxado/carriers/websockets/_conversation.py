@@ -23,6 +23,7 @@ from .._rules import (
     TEXT_RECEIVED,
     UNSUPPORTED,
     pieces,
+    wire_of,
 )
 from ..errors import HandshakeRefused, WebSocketLost, wanted_pause
 
@@ -71,6 +72,11 @@ class Conversation:
         """Whether messages can be sent."""
         # A close frame that came together with the handshake's request leaves the state open.
         return self._protocol.state is State.OPEN and self._protocol.close_rcvd is None
+
+    @property
+    def agreed(self) -> str | None:
+        """The wire that the handshake has chosen, by its subprotocol; None if it chose none."""
+        return wire_of(self._protocol.subprotocol)
 
     def receive(self, data: bytes, stuck: bool) -> bytes:
         """Take in what has come; return the session's bytes in it.

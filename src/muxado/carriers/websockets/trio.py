@@ -100,6 +100,10 @@ class _WebSocketStream(ChannelStream):
         self.info: dict[str, object] = channel.info
         self._websocket = channel
 
+    @property
+    def agreed(self) -> str | None:
+        return self._websocket.agreed
+
     async def shake_hands(self) -> None:
         await self.until_done(self._websocket.shake_hands)
 
