@@ -61,6 +61,38 @@ async def test_without_a_right_to_socks_there_is_none(server: Server, tmp_path: 
         await assert_reset((await other.socks()).address[1])
 
 
+async def test_the_log_of_who_asks_says_why_it_can_not_have_something(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rights = ("socks:192.0.2.1:80", "reach:db")
+    async with client(server, tmp_path, "office", rights) as office:
+        near = (await office.socks()).address[1]
+        assert await ask(near, LOCAL, 80) == (NOT_ALLOWED, b"")
+        await until(lambda: f"the server says: by SOCKS: {LOCAL}:80 is not allowed" in caplog.text)
+        async with client(server, tmp_path, "home", ("private:db",)) as home:
+            await home.expose("db", "1", private=True)
+        forward = await office.forward("db")
+        await assert_reset(forward.address[1])
+        await until(lambda: "db can't be reached: the client that offers it is away" in caplog.text)
+
+
+async def test_a_running_use_that_is_cut_is_told(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        target(echo_all) as address,
+        client(server, tmp_path, "office", (f"forward:{address}",)) as office,
+    ):
+        reader, writer = await asyncio.open_connection(*(await office.forward(address)).address)
+        writer.write(b"x")
+        await until(lambda: bool(server.status()["clients"][0]["uses"]))
+        server.state.set_rules("office", ("private:*",))
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+        await until(lambda: f"{address}: the right to it was taken away" in caplog.text)
+
+
 async def test_a_client_lets_others_reach_what_it_allows_and_nothing_else(
     server: Server, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ from ..cluster.names import check_name
 from ..config import Config
 from ..errors import ErrorCode, MuxadoError, UsageError
 from ..redial import Backoff, DialerState
+from .denials import Denials
 from .forwarding import Forward
 from .invitations import Place, format_place
 from .messages import REPLACED, SOCKS, UNREACHABLE, Offer, check_service, parse_sources
@@ -102,6 +103,7 @@ class Client:
         self._control: Control | None = None
         self._on_change = on_change
         self._outages = Outages()
+        self._heard = Denials()
         self._was = ""  # the dialer's state
         final = (401, 403, ssl.SSLCertVerificationError) if once else ()
         self._dialer = MemberDialer(
@@ -489,7 +491,7 @@ class Client:
                 elif message.type == "drain":
                     self._dialer.renew()
                 elif message.type == "error":
-                    logger.warning("the server says: %s", message.text("text"))
+                    self._heard.tell("error", "the server", f"the server says: {message.text('text')}")
                 elif message.type == "withdrawn":
                     self._answered(Message("offered", message.fields | {"text": WITHDRAWN}))
                 elif message.type == "replaced":

@@ -120,6 +120,8 @@ class Connected:
         for use in list(self._uses):
             if not use.allowed(rights):
                 logger.warning("%s may not have %s any more", self.name, use.what)
+                text = f"{use.what}: the right to it was taken away, what ran is cut"
+                self.control.say("error", code=403, text=text)
                 use.cancel()
         return [each for each in self.exposures.values() if not self.may_offer(each)]
 

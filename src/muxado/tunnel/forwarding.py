@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from ..asyncio import Relay, Stream
-from ..errors import MuxadoError
+from ..errors import ErrorCode, MuxadoError
 from ..relaying import RelayResult, arm_reset
 from .messages import UNREACHABLE
 from .outages import why
@@ -23,6 +23,8 @@ logger: logging.Logger = logging.getLogger("muxado.tunnel")
 REFUSALS = {
     403: "the server gives no right to it",
     404: "no client offers it now",
+    429: "this client has as many connections as it may have",
+    ErrorCode.REMOTE_GONE_AWAY: "the client that offers it is away",
     UNREACHABLE: "it can't be reached from the far end, whose log says why",
 }
 
@@ -80,7 +82,7 @@ class Forward:
 
         def ended(result: RelayResult) -> None:
             self._relays.discard(relay)
-            if result.code in REFUSALS and not result.from_stream:
+            if not stream.session.closed and result.code in REFUSALS and not result.from_stream:
                 logger.warning("%s can't be reached: %s", self.service, REFUSALS[result.code])
 
         relay = Relay(stream, on_end=ended)

@@ -67,6 +67,8 @@ class Uses:
         except SocksRefused as exc:
             stream.close()
             self._tell(client, f"may not have what it asks for by SOCKS: {exc}")
+            # Its program is told by a reply that says little, and passes its own client unread.
+            client.control.say("error", code=403, text=f"by SOCKS: {exc}")
         except (ClusterError, UsageError) as exc:
             self._deny(client, service, exc)
             give_up(stream, exc.code if isinstance(exc, ClusterError) else 400)
