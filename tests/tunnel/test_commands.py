@@ -266,6 +266,14 @@ def test_what_can_not_be_had_is_said_by_the_exit_status(commands: Commands, targ
         _, said = process.communicate()
         assert process.returncode == 3, said
         assert told in said
+    elsewhere = commands.start("forward", f"{near}:127.0.0.1:81", "--once", *state)
+    _, said = elsewhere.communicate()
+    assert elsewhere.returncode == 3, said
+    assert "`muxado rights laptop --add forward:127.0.0.1:81` gives it" in said
+    box = commands.start("stdio", "box:22", *state)
+    _, said = box.communicate()
+    assert box.returncode == 1
+    assert "if another client offers box, ask for it without a port" in said
     held = commands.start("forward", f"{target}:127.0.0.1:80", *state)
     stdio = commands.start("stdio", f"127.0.0.1:{target}", *state)
     for process, told in ((held, "address already in use"), (stdio, "gives no right to it")):

@@ -18,13 +18,14 @@ import click
 
 from ..asyncio import relay
 from ..asyncio.stdio import open_pipes, open_reader, open_writer
+from ..cluster.names import is_name
 from ..errors import MuxadoError, UsageError
 from ..extras import needs
 from ..tunnel import Client, ClientState, Exposed, Forward, Invitation, Known
 from ..tunnel.forwarding import REFUSALS
 from ..tunnel.invitations import format_place
 from ..tunnel.jobs import Exposing, Jobs, Listening, Plan, parse_forward, parse_listen, read_plan
-from ..tunnel.messages import SOCKS, check_service
+from ..tunnel.messages import SOCKS, check_service, right_for
 from ..tunnel.operating import shown
 from .loop import run_in_best_loop
 
@@ -172,9 +173,10 @@ async def _stay(
                 lacking = client.lacks(listening.service)
                 if lacking:
                     logger.warning(
-                        "%s leads to nothing: the server gives this client no right %s",
+                        "%s leads to nothing: the server gives this client no right %s; %s",
                         listening,
                         lacking,
+                        client.remedy(lacking),
                     )
                     if once:
                         return REFUSED
@@ -272,9 +274,13 @@ async def _connect(client: Client, service: str, timeout: float) -> int:
         if result.ended == "end":
             return 0
         if result.code in REFUSALS and not result.from_stream:
-            lacking = client.lacks(service)
-            hint = f", {lacking}" if lacking else ""
-            click.echo(f"muxado: {service}: {REFUSALS[result.code]}{hint}", err=True)
+            told = REFUSALS[result.code]
+            if result.code == 403:
+                told += f"; {client.remedy(right_for(service))}"
+            host, colon, _ = service.rpartition(":")
+            if colon and is_name(host):
+                told += f"; if another client offers {host}, ask for it without a port"
+            click.echo(f"muxado: {service}: {told}", err=True)
         else:
             click.echo(f"muxado: {service}: the connection was cut", err=True)
         return FAILED

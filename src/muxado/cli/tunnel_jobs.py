@@ -169,19 +169,29 @@ def socks(listen: str, **options: Any) -> None:
     show_default=True,
     help="Seconds for which the server may be out of reach.",
 )
-@TO
+@click.option(
+    "--to",
+    metavar="URI|NAME",
+    envvar="MUXADO_SERVER",
+    help="The server: an invitation, or the name of a known one. Not needed where one server is"
+    " known. An invitation is better given to another command first, by --to -.",
+)
 @STATE
 def stdio(place: str, **options: Any) -> None:
     """Connect standard input and output to a place.
 
     \b
-        ssh -o ProxyCommand='muxado stdio %h:%p' user@box
+        ssh -o ProxyCommand='muxado stdio %h:%p' user@box.internal
+        ssh -o ProxyCommand='muxado stdio %h' user@box
         echo QUIT | muxado stdio mail.internal:25
 
-    The place is beyond the server, or what another client offers privately (NAME). It is a `nc`
-    for the far end, and OpenSSH's ProxyCommand. The exit
-    status is 0 when both sides have said all, 1 if it could not be reached or was cut off, 3 if
-    the server refuses this client, or is not who it was.
+    HOST:PORT is beyond the server. NAME alone, as in the second line, is what another client offers
+    by `muxado expose NAME=localhost:22 --private`. It is a `nc` for the far end, and OpenSSH's
+    ProxyCommand.
+
+    The exit status is 0 when both sides have said all, 1 if the place could not be reached, this
+    client has no right to it, or it was cut off, 3 if the server does not take this client at all,
+    or is not who it was.
     """
 
     def work() -> int:

@@ -26,8 +26,8 @@ from ..errors import ErrorCode, MuxadoError, UsageError
 from ..redial import Backoff, DialerState
 from .denials import Denials
 from .forwarding import Forward
-from .invitations import Place, format_place
-from .messages import REPLACED, SOCKS, UNREACHABLE, Offer, check_service, parse_sources
+from .invitations import Place, format_place, parse_place
+from .messages import REPLACED, SOCKS, UNREACHABLE, Offer, check_service, parse_sources, right_for
 from .offers import Exposed
 from .outages import Outages, why
 from .pins import HTTP, client_context
@@ -96,6 +96,7 @@ class Client:
         self._proxy = proxy
         self._use(known)
         self._rights: Rights | None = None
+        self._name = "NAME"  # what the server calls this client
         self._on_answer = on_answer
         self._exposed: dict[str, Exposed] = {}
         self._forwards: list[Forward] = []
@@ -305,17 +306,23 @@ class Client:
             service: as for `forward`, or `SOCKS`.
 
         Returns:
-            the right, or an empty text where none is known to be lacking; targets are judged when
-            they are dialled.
+            the right, or an empty text where none is known to be lacking; where a name leads is
+            judged when it is dialled.
         """
         rights = self._rights
         if rights is None:
             return ""
         if service == SOCKS:
-            return "" if rights.has("socks") else "socks:NET:PORTS"
-        if ":" in service:
-            return "" if rights.has("forward") else f"forward:{service}"
-        return "" if rights.may_reach(service) else f"reach:{service}"
+            enough = rights.has("socks")
+        elif ":" in service:
+            enough = rights.might_dial("forward", *parse_place(service))
+        else:
+            enough = rights.may_reach(service)
+        return "" if enough else right_for(service)
+
+    def remedy(self, right: str) -> str:
+        """Return what has to be done to give this client a right, for people."""
+        return f"on the server, `muxado rights {self._name} --add {right}` gives it"
 
     def status(self) -> dict[str, Any]:
         """Return whether it is connected, and what it offers and listens for; no secrets.
@@ -449,7 +456,7 @@ class Client:
         if self._control is not None:
             self._control.say("moved")  # the last server need not listen any more
         self._control = control
-        self._rights = _rights_of(ok)
+        self._rights, self._name = _rights_of(ok), ok.text("name")
         answers = ok.fields.get("services", [])
         for fields in answers if isinstance(answers, list) else []:
             if isinstance(fields, dict):
@@ -491,7 +498,9 @@ class Client:
                 elif message.type == "drain":
                     self._dialer.renew()
                 elif message.type == "error":
-                    self._heard.tell("error", "the server", f"the server says: {message.text('text')}")
+                    self._heard.tell(
+                        "error", "the server", f"the server says: {message.text('text')}"
+                    )
                 elif message.type == "withdrawn":
                     self._answered(Message("offered", message.fields | {"text": WITHDRAWN}))
                 elif message.type == "replaced":
@@ -507,7 +516,8 @@ class Client:
         before = exposed.error
         if exposed.take(message):
             if exposed.error is not None:
-                logger.warning("%s is not exposed: %s", exposed.service, exposed.error)
+                told = f"; {self.remedy(exposed.right)}" if exposed.error.code == 403 else ""
+                logger.warning("%s is not exposed: %s%s", exposed.service, exposed.error, told)
             elif before is not None:
                 logger.info("%s is exposed again", exposed.service)
             self._tell(exposed)

@@ -21,6 +21,7 @@ __all__ = [
     "Sources",
     "check_service",
     "parse_sources",
+    "right_for",
 ]
 
 SOCKS = "socks:"  # a header's service, where the stream then says itself what it is to reach
@@ -108,6 +109,17 @@ def check_service(service: str) -> str:
     if ":" in service:
         return format_place(parse_place(service))
     return check_name(service)
+
+
+def right_for(service: str) -> str:
+    """Return the rule that a client needs to use a service: see `muxado.tunnel.rules`.
+
+    Args:
+        service: ``HOST:PORT``, a name, or `SOCKS`.
+    """
+    if service == SOCKS:
+        return "socks:NET:PORTS"
+    return f"forward:{service}" if ":" in service else f"reach:{service}"
 
 
 def parse_sources(texts: Iterable[object]) -> Sources:

@@ -41,6 +41,15 @@ class Exposed:
         self.answered: asyncio.Event = asyncio.Event()
         self._proxy_protocol = proxy_protocol
 
+    @property
+    def right(self) -> str:
+        """The rule that the client needs to offer it."""
+        return (
+            f"expose:{self.port or 'PORTS'}"
+            if not self.offer.private
+            else f"private:{self.service}"
+        )
+
     def packed(self) -> dict[str, object]:
         """Return what is said of it: the port that it has is asked for again."""
         return replace(self.offer, port=self.port, behind=self.replaced).pack()

@@ -164,6 +164,23 @@ class Rights:
         """Return whether there is a rule of a kind; if not, no name need be looked up."""
         return any(rule.kind == kind for rule in self.rules)
 
+    def might_dial(self, kind: str, host: str, port: int) -> bool:
+        """Return whether there is an address that the client may reach under a name.
+
+        Args:
+            kind: in which way, ``forward`` or ``socks``.
+            host: a name, whose address is not known here, or an address.
+            port: the port.
+        """
+        address = _network(host)
+        if address is not None:
+            return self.may_dial(kind, host, host, port)
+        rules = [
+            each for each in self.rules if each.kind == kind and each.first <= port <= each.last
+        ]
+        name = host.rstrip(".").lower()
+        return any(each.what == name or _network(each.what) is not None for each in rules)
+
     def may_dial(self, kind: str, host: str, address: str, port: int, *, own: bool = False) -> bool:
         """Return whether the client may reach a target beyond the server.
 
