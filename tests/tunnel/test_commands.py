@@ -44,7 +44,11 @@ def test_two_commands_expose_a_service(commands: Commands, target: int) -> None:
     shown = json.loads(commands.run("status", "--json").stdout)
     assert [each["name"] for each in shown["clients"]] == ["laptop"]
     assert shown["clients"][0]["services"][0]["connections"] == 1
-    assert "web" in commands.run("status").stdout
+    told = commands.run("status").stdout
+    assert "1 client by 1 session" in told
+    assert "web" in told
+    assert f"rights of laptop: expose:{public}\n" in told
+    assert "client-1 is invited until" in told
     seen = commands.run("top", "--once", "--interval", "0.1").stdout
     assert "1 sessions" in seen
     assert "127.0.0.1" in seen

@@ -14,7 +14,7 @@ from muxado import UsageError
 from muxado.tunnel import Server, SocksTarget
 from tests.servers import free_port
 
-from .sides import LOCAL, assert_reset, client, echo_all, target
+from .sides import LOCAL, assert_reset, client, echo_all, target, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_tasks_left")]
 

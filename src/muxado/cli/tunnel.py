@@ -239,7 +239,8 @@ def kick(client: str, state: Path | None) -> None:
 def status(as_json: bool, state: Path | None) -> None:
     """Show what the server and the clients that run here are doing.
 
-    Of a server: its clients, with what they expose, and what they use. Of `expose`, `forward`,
+    Of a server: the sessions of its clients (one for each of their processes), with what they
+    expose, and what they use now; what each client may do, and who is invited. Of `expose`, `forward`,
     `socks` and `run`: whether they are connected, what the server denies, and where their services
     are.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,31 @@ def _show(path: Path, as_json: bool, show: Any) -> int:
 
 
 def _show_server(told: dict[str, Any]) -> None:
-    click.echo(f"port {told['port']}, {len(told['clients'])} clients{_of_fleet(told)}")
+    here = {client["name"] for client in told["clients"]}
+    many = f"{_count(len(here), 'client')} by {_count(len(told['clients']), 'session')}"
+    click.echo(f"port {told['port']}, {many}{_of_fleet(told)}")
     for client in told["clients"]:
-        click.echo(f"{client['name']} from {client['address']}")
+        click.echo(f"{client['name']} from {client['address']} since {_clock(client['since'])}")
         for each in client["services"]:
             where = "private" if each["private"] else f"port {each['port']}"
             click.echo(f"  {each['service']}  {where}, {each['open']} connections")
         for use in client["uses"]:
             click.echo(f"  uses {use}")
+    for name, rules in told["known"].items():
+        away = "" if name in here else "  (not connected here)"
+        click.echo(f"rights of {name}: {', '.join(rules) or 'none'}{away}")
+    for each in told["invited"]:
+        click.echo(f"{each['name']} is invited until {_clock(each['until'])}")
+
+
+def _count(number: int, what: str) -> str:
+    """Return so many of something."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _clock(seconds: float) -> str:
+    """Return a time by this machine's clock."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _of_fleet(told: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
+from time import time
 
 from ..asyncio import Session
 from ..cluster.control import Control
@@ -47,6 +48,7 @@ class Connected:
         exposures: what it offers, by service.
         movable: whether it can go to another server of the fleet.
         moving: whether it was asked to, or has said that it does.
+        since: when it came, in seconds since the epoch.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Connected:
         self.exposures: dict[str, Exposure] = {}
         self.movable: bool = movable
         self.moving: bool = False
+        self.since: float = time()
         self._uses: set[Use] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 

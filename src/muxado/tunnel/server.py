@@ -307,9 +307,14 @@ class Server:
                 "waiting": stats.waiting,
                 "trouble": stats.trouble,
             },
+            "known": {name: self._rights_of(name).lines() for name in sorted(self._known)},
+            "invited": [
+                {"name": name, "until": round(until, 3)} for name, until in self._state.invited()
+            ],
             "clients": [
                 {
                     "name": client.name,
+                    "since": round(client.since, 3),
                     "rights": client.rights.lines(),
                     "address": address_of(session),
                     "services": [

@@ -143,6 +143,12 @@ class ServerState:
         clients = self._read()["clients"]
         return {name: (each["key"], _rights_of(each)) for name, each in clients.items()}
 
+    def invited(self) -> list[tuple[str, float]]:
+        """Return whose invitations can be used now, and until when, in seconds since the epoch."""
+        open_now = [each for each in self._read()["invitations"].values() if "used_by" not in each]
+        now = time()
+        return sorted((each["name"], each["until"]) for each in open_now if each["until"] > now)
+
     def set_rules(self, name: str, rights: Rights | tuple[str, ...]) -> None:
         """Change what a client may do. Running servers end what it does against that.
 
