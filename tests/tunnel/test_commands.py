@@ -111,6 +111,7 @@ def test_who_is_revoked_is_told_and_with_once_it_ends(commands: Commands, target
     _, said = again.communicate()
     assert again.returncode == 3
     assert "ask for a new invitation" in said
+    assert "gives up" not in said
 
 
 def test_a_client_shows_what_it_does_and_whether_it_is_connected(
@@ -176,6 +177,7 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
         (["revoke", "other"], "no client 'other'"),
         (["expose", "3000"], "give an invitation with --to -"),
         (["expose", "nonsense"], "it takes HOST:PORT"),
+        (["expose", "80", "--private", "--port", "80"], "leave out one of them, port or private"),
         (["forward", "5432"], "it takes PORT:HOST:PORT or PORT:NAME"),
         (["expose", "lan=socks"], "allow-target says"),
         (["stdio", "nothing:at:all"], "it takes HOST:PORT"),

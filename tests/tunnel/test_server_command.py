@@ -90,6 +90,26 @@ def test_a_server_is_a_service(
         assert "Traceback" not in said
 
 
+def test_a_port_in_use_says_whose_it_is(commands: Commands, tmp_path: Path) -> None:
+    port = free_port()
+    commands.server(port)
+    listen = ("server", "--listen", f"127.0.0.1:{port}")
+    again = commands.run(*listen)
+    assert again.returncode == 1
+    assert "by a server that runs on this state already: `muxado status`" in again.stderr
+    other = commands.start(*listen, "--state", str(commands.client_state))
+    _, said = other.communicate()
+    assert other.returncode == 1
+    assert "in use by another program: --listen" in said
+
+
+def test_who_reads_only_the_beginning_is_no_error(commands: Commands) -> None:
+    commands.server(free_port())
+    command = f"{sys.executable} -m muxado status --state {commands.server_state} | true"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +25,12 @@ def finish(work: Callable[[], int]) -> None:
     """Do the work of a command, and end with its status."""
     try:
         status = work()
+        sys.stdout.flush()
     except (UsageError, ImportError) as exc:
         raise click.UsageError(str(exc)) from None
+    except BrokenPipeError:  # who reads this command's output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
     except OSError as exc:
         click.echo(f"muxado: {exc}", err=True)
         status = 1

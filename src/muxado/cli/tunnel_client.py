@@ -101,6 +101,7 @@ def _find(to: str | None, folder: Path | None) -> tuple[Known, ClientState]:
 def _log() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logger.setLevel(logging.INFO)  # what has come back, too
+    logging.getLogger("muxado.dialer").setLevel(logging.ERROR)  # the client says it
 
 
 async def _until_signal(work: Coroutine[Any, Any, int]) -> int:
@@ -194,6 +195,8 @@ async def _stay(
                 for task in tasks:
                     task.cancel()
                 await asyncio.wait(tasks)
+        except UsageError:
+            raise
         except (MuxadoError, ssl.SSLCertVerificationError) as exc:
             click.echo(f"muxado: {exc}", err=True)
         return REFUSED
@@ -229,8 +232,10 @@ async def _reread(jobs: Jobs, reread: Read, told: Told) -> None:
         try:
             for listening, opened in await jobs.change(reread()):
                 told.listening(listening, opened)
-        except (UsageError, OSError) as exc:
-            logger.error("what is to be done is as before, where this is wrong: %s", exc)
+        except UsageError as exc:
+            logger.error("what is to be done is as it was: %s", exc)
+        except OSError as exc:
+            logger.error("%s; all else is done", exc)
 
 
 class Told:
@@ -253,8 +258,8 @@ class Told:
     def listening(self, listening: Listening, opened: Forward) -> None:
         """Say what listens."""
         address = format_place(opened.address)
-        service = "socks" if listening.service == SOCKS else listening.service
-        self._say(f"{address}  ->  {service}", {"address": address, "service": service})
+        shown: dict[str, object] = {"address": address, "service": listening.what}
+        self._say(f"{address}  ->  {listening.what}", shown)
 
     def _say(self, line: str, shown: dict[str, object]) -> None:
         click.echo(json.dumps(shown) if self._as_json else line)

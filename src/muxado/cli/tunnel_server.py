@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -22,7 +23,7 @@ from ..tunnel.files import make_folder, write_file
 from ..tunnel.health import watched
 from ..tunnel.invitations import DEFAULT_PORT, Place, format_place, parse_place
 from ..tunnel.notifying import notify
-from ..tunnel.operating import ask, folder_of, nodes, operated
+from ..tunnel.operating import SOCKET, ask, folder_of, nodes, operated
 from ..tunnel.rights_file import read_rights
 from ..tunnel.rules import LIMITS, check_rules
 from ..tunnel.settings import Settings, directory_at, read_settings
@@ -101,7 +102,12 @@ async def _serve(settings: Settings, worker: Worker | None) -> int:
     )
     _listen_to_signals(server, ends, worker)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(server)
+        try:
+            await stack.enter_async_context(server)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE or worker is not None:
+                raise
+            raise OSError(_who_listens(host, port, folder)) from None
         await stack.enter_async_context(operated(server, folder))
         if settings.admin is not None:
             admin, first = parse_place(settings.admin)
@@ -154,6 +160,19 @@ def _listen_to_signals(server: Server, ends: asyncio.Queue[None], worker: Worker
 def _end_with_input(loop: asyncio.AbstractEventLoop, ends: asyncio.Queue[None]) -> None:
     loop.remove_reader(sys.stdin.fileno())
     ends.put_nowait(None)
+
+
+def _who_listens(host: str, port: int, folder: Path) -> str:
+    """Return what is to be done about a port that is in use."""
+    place = f"{format_place((host, port))} is in use"
+    try:
+        ask(folder / SOCKET, do="status")
+    except (OSError, UsageError):
+        return f"{place} by another program: --listen HOST:PORT says another place"
+    return (
+        f"{place} by a server that runs on this state already: `muxado status` shows it; to run"
+        " another one, say --listen HOST:PORT and --state"
+    )
 
 
 def _peers(settings: Settings, host: str) -> Place:

@@ -27,7 +27,16 @@ from ..redial import Backoff, DialerState
 from .denials import Denials
 from .forwarding import Forward
 from .invitations import Place, format_place, parse_place
-from .messages import REPLACED, SOCKS, UNREACHABLE, Offer, check_service, parse_sources, right_for
+from .messages import (
+    REPLACED,
+    SOCKS,
+    UNREACHABLE,
+    Offer,
+    check_private,
+    check_service,
+    parse_sources,
+    right_for,
+)
 from .offers import Exposed
 from .outages import Outages, why
 from .pins import HTTP, client_context
@@ -159,8 +168,8 @@ class Client:
         Raises:
             UsageError: an argument can't be, or the service is offered already.
         """
-        if private and (port is not None or sources):
-            raise UsageError("a private service has no port, and so no --from: `reach:` rules it")
+        if private:
+            check_private(port, sources)
         if port is not None and not 0 < port < 65536:
             raise UsageError(f"no port: {port!r:.20}")
         if check_name(service) in self._exposed:

@@ -6,6 +6,7 @@ is different: the connections of what stays go on.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from ..errors import UsageError
 from .client import Client
 from .forwarding import Forward
 from .invitations import format_place, parse_place
-from .messages import SOCKS, check_service, parse_sources
+from .messages import SOCKS, check_private, check_service, parse_sources
 from .offers import Exposed
 from .socks import SocksTarget
 from .tables import Table
@@ -67,6 +68,8 @@ class Exposing:
             raise UsageError("allow-target goes with the target socks, where callers choose")
         else:
             found = Target.parse(target)
+        if options.get("private"):
+            check_private(options.get("port"), options.get("sources", ()))
         said = re.sub("[^a-z0-9]+", "-", str(found).lower()).strip("-")
         parse_sources(options.get("sources", ()))
         return cls(check_name(name or said[-63:].strip("-")), found, **options)
@@ -85,6 +88,11 @@ class Listening:
     host: str
     port: int
     service: str
+
+    @property
+    def what(self) -> str:
+        """What it leads to, for people."""
+        return "socks" if self.service == SOCKS else self.service
 
     def __str__(self) -> str:
         return format_place((self.host, self.port))
@@ -285,6 +293,10 @@ class Jobs:
         return begun, failure
 
     async def _listen(self, wanted: Listening) -> Forward:
-        if wanted.service == SOCKS:
-            return await self._client.socks(wanted.host, wanted.port)
-        return await self._client.forward(wanted.service, wanted.host, wanted.port)
+        try:
+            if wanted.service == SOCKS:
+                return await self._client.socks(wanted.host, wanted.port)
+            return await self._client.forward(wanted.service, wanted.host, wanted.port)
+        except OSError as exc:
+            told = os.strerror(exc.errno).lower() if (exc.errno or 0) > 0 else exc.strerror
+            raise OSError(f"{wanted} can't be listened on, for {wanted.what}: {told}") from exc

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
@@ -19,6 +19,7 @@ __all__ = [
     "UNREACHABLE",
     "Offer",
     "Sources",
+    "check_private",
     "check_service",
     "parse_sources",
     "right_for",
@@ -98,6 +99,20 @@ class Offer:
         found = ip_address(address.partition("%")[0])
         found = getattr(found, "ipv4_mapped", None) or found
         return any(found.version == each.version and found in each for each in self.sources)
+
+
+def check_private(port: int | None, sources: Sequence[str]) -> None:
+    """Check that a private service is asked for without what belongs to a port.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if port is not None:
+        raise UsageError("a private service has no port: leave out one of them, port or private")
+    if sources:
+        raise UsageError(
+            "a private service has no port: who may reach it is said by rights, reach:"
+        )
 
 
 def check_service(service: str) -> str:

@@ -23,8 +23,9 @@ from .client import Client
 from .files import make_folder
 from .server import Server
 
-__all__ = ["ask", "clients", "folder_of", "nodes", "operated", "shown"]
+__all__ = ["SOCKET", "ask", "clients", "folder_of", "nodes", "operated", "shown"]
 
+SOCKET = "socket"  # its name in the folder
 MOST_QUESTION = 4096  # bytes
 TIMEOUT = 10.0  # seconds for an answer
 PATIENCE = 60.0  # seconds between two questions
@@ -50,7 +51,7 @@ async def operated(server: Server, folder: Path) -> AsyncIterator[Path | None]:
             return {"kicked": server.kick(str(question.get("client")))}
         return None
 
-    async with _answering(tell, make_folder(folder) / "socket") as path:
+    async with _answering(tell, make_folder(folder) / SOCKET) as path:
         yield path
 
 
@@ -124,7 +125,7 @@ def folder_of(state: Path, host: str, port: int, worker: int = 0) -> Path:
 
 def nodes(folder: Path) -> list[Path]:
     """Return the sockets of the servers that run on a state."""
-    return sorted(folder.glob("nodes/*/socket"))
+    return sorted(folder.glob(f"nodes/*/{SOCKET}"))
 
 
 def clients(folder: Path) -> list[Path]:
