@@ -342,6 +342,7 @@ def test_a_file_is_read_again_at_sighup_and_what_stays_is_not_cut(
         path.write_text(web + f'[expose.more]\ntarget = "{target}"\nport = {second}\n')
         running.send_signal(signal.SIGHUP)
         assert json.loads(read_line(running))["port"] == second
+        assert "the file was read again" in running.stderr.readline()
         stays.sendall(b"two")
         stays.shutdown(socket.SHUT_WR)
         assert b"".join(iter(lambda: stays.recv(100), b"")) == b"ONE TWO"

@@ -66,6 +66,7 @@ def test_a_file_says_all_that_the_commands_do(tmp_path: Path) -> None:
     [
         ("server = \nsocks = []", "at line 1"),
         ("\n\nforward = 80 db", "at line 3"),
+        ("server = 'x:1'", "there is nothing to do"),
         ("server = 1", "server: must be a string, not 1"),
         (
             "serve = 'x'",

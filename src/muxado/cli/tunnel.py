@@ -205,7 +205,8 @@ def rights(client: str, rules: tuple[str, ...], more: tuple[str, ...], state: Pa
 def revoke(client: str, state: Path | None) -> None:
     """Shut a client out.
 
-    Its key and its invitations are forgotten, its sessions end.
+    Its key and its invitations are forgotten, its sessions end. Its processes stay, without --once,
+    and ask again every few seconds; a new invitation, used on their state folder, lets them in.
     """
 
     def work() -> int:
@@ -220,9 +221,9 @@ def revoke(client: str, state: Path | None) -> None:
 @click.argument("client")
 @STATE
 def kick(client: str, state: Path | None) -> None:
-    """End the sessions of a client, which may come back.
+    """End the sessions of a client, which comes back at once.
 
-    To shut it out: `muxado revoke`.
+    Its connections are cut; its processes dial again. To shut it out: `muxado revoke`.
     """
 
     def work() -> int:

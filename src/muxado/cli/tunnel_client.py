@@ -236,6 +236,8 @@ async def _reread(jobs: Jobs, reread: Read, told: Told) -> None:
             logger.error("what is to be done is as it was: %s", exc)
         except OSError as exc:
             logger.error("%s; all else is done", exc)
+        else:
+            logger.info("the file was read again, and is done")
 
 
 class Told:

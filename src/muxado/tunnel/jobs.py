@@ -172,6 +172,8 @@ def read_plan(path: Path) -> Plan:
         fields.finish()
         exposing.append(exposed)
     table.finish()
+    if not exposing and not listening:
+        raise UsageError(f"{path}: there is nothing to do: it takes expose, forward or socks")
     return Plan(tuple(exposing), tuple(listening), server)
 
 
