@@ -88,6 +88,24 @@ def test_names_are_those_of_the_rule_and_of_its_kind() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rule", "host", "port", "might"),
+    [
+        ("forward:db:80", "DB.", 80, True),
+        ("forward:db:80", "db", 81, False),
+        ("forward:db:80", "other", 80, False),
+        ("forward:10.0.0.0/8:80", "other", 80, True),
+        ("forward:10.0.0.0/8:80", "10.1.2.3", 80, True),
+        ("forward:10.0.0.0/8:80", "11.1.2.3", 80, False),
+        ("socks:db:80", "db", 80, False),
+    ],
+)
+def test_what_no_right_can_lead_to_is_known_before_it_is_dialled(
+    rule: str, host: str, port: int, might: bool
+) -> None:
+    assert Rights((rule,)).might_dial("forward", host, port) is might
+
+
+@pytest.mark.parametrize(
     ("rule", "host", "address", "port", "allowed"),
     [
         ("forward:db.example:5432", "db.example", "10.0.0.5", 5432, True),

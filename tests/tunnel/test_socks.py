@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -79,8 +80,13 @@ async def test_the_log_of_who_asks_says_why_it_can_not_have_something(
 async def test_a_running_use_that_is_cut_is_told(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
     async with (
-        target(echo_all) as address,
+        target(wait) as address,
         client(server, tmp_path, "office", (f"forward:{address}",)) as office,
     ):
         reader, writer = await asyncio.open_connection(*(await office.forward(address)).address)

@@ -241,9 +241,9 @@ def status(as_json: bool, state: Path | None) -> None:
     """Show what the server and the clients that run here are doing.
 
     Of a server: the sessions of its clients (one for each of their processes), with what they
-    expose, and what they use now; what each client may do, and who is invited. Of `expose`, `forward`,
-    `socks` and `run`: whether they are connected, what the server denies, and where their services
-    are.
+    expose, and what they use now; what each client may do, and who is invited. Of `expose`,
+    `forward`, `socks` and `run`: whether they are connected, what the server denies, and where
+    their services are.
     """
 
     def work() -> int:

@@ -230,9 +230,9 @@ def run(file: Path, **options: Any) -> None:
         private = true
         allow-target = ["10.0.0.0/8:*"]
 
-    SIGHUP reads the file again, and says so; connections of what stays the same go on. Services are offered once
-    all ports are listened on; one that another process offers already is taken from that, as
-    `muxado expose --help` says.
+    SIGHUP reads the file again, and says so; connections of what stays the same go on. Services are
+    offered once all ports are listened on; one that another process offers already is taken from
+    that, as `muxado expose --help` says.
     """
 
     def work() -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
 from time import time
+from typing import Any
 
 from ..asyncio import Session
 from ..cluster.control import Control

@@ -300,5 +300,7 @@ class Jobs:
                 return await self._client.socks(wanted.host, wanted.port)
             return await self._client.forward(wanted.service, wanted.host, wanted.port)
         except OSError as exc:
-            told = os.strerror(exc.errno).lower() if (exc.errno or 0) > 0 else exc.strerror
+            # asyncio's own text repeats the address; a name that is unknown has no number of errno.
+            number = exc.errno or 0
+            told = os.strerror(number).lower() if number > 0 else exc.strerror
             raise OSError(f"{wanted} can't be listened on, for {wanted.what}: {told}") from exc
