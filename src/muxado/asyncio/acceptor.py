@@ -20,6 +20,7 @@ from ..snapshots import ServerStats
 from .driver import Driver
 from .links import TransportLink
 from .reaching import hang_up
+from .secured import over_tls
 from .session import Session, new_session
 
 logger: logging.Logger = logging.getLogger("muxado")
@@ -171,6 +172,22 @@ class Acceptor:
             if sock in self._queued:
                 self._queued[sock].cancel()
 
+    async def _carry(self, driver: Driver, sock: socket.socket) -> None:
+        """Have a connection carry a session, and wait until the handshakes are done."""
+        link: Any
+        options: dict[str, Any] = {}
+        if self._new_link is not None:
+            link = self._new_link(driver)
+            if self._context is not None:
+                options = {"ssl": self._context, **self._tls_options}
+        elif self._context is not None:
+            link, options = over_tls(driver, self._context, self._tls_options, server_side=True)
+        else:
+            link = TransportLink(driver)
+        await driver.loop.connect_accepted_socket(lambda: link, sock, **options)
+        if link.opened is not None:
+            await link.opened
+
     async def _wait_for_room(self, sock: socket.socket) -> None:
         """Wait until fewer sessions wait to be accepted."""
         while self._waiting >= MOST_PENDING and not self._closed:
@@ -206,15 +223,7 @@ class Acceptor:
                     pool=self._admission.pool,
                     proxy_header=header,
                 )
-                link: Any = (self._new_link or TransportLink)(driver)
-                await driver.loop.connect_accepted_socket(
-                    lambda: link,
-                    sock,
-                    ssl=self._context,
-                    **(self._tls_options if self._context else {}),
-                )
-                if self._new_link is not None:
-                    await link.opened
+                await self._carry(driver, sock)
         except BaseException as exc:
             if waiting:
                 self.taken()

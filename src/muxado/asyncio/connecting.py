@@ -20,6 +20,7 @@ from .awaitable import AwaitableContext
 from .command_link import CommandLink
 from .links import Reader, ReaderWriterLink, TransportLink, Writer, take_over, transport_under
 from .reaching import TCP_OPTIONS, hang_up, reach, tls_options
+from .secured import over_tls
 from .session import Session, new_session
 
 __all__ = ["client", "connect", "server"]
@@ -132,18 +133,25 @@ async def _dial(
     session, driver = new_session(client=True, config=config, name=name)
     if target.proxy is not None:  # some end both ways with the first end they see
         driver.core.confirm_output()
-    link = TransportLink(driver) if command is None else CommandLink(driver, command)
     loop = driver.loop
     options: dict[str, Any] = {"sock": sock}
-    if target.context is not None:
+    link: TransportLink
+    if command is not None:
+        link = CommandLink(driver, command)
+    elif target.context is not None:
         # The time limit of the whole is the handshake's too, unless it has one of its own.
-        tls = {"ssl_handshake_timeout": NEVER} | tls
-        options |= {"ssl": target.context, "server_hostname": target.name} | tls
+        times = {"ssl_handshake_timeout": NEVER} | tls
+        link, more = over_tls(driver, target.context, times, server_side=False, name=target.name)
+        options |= more
+    else:
+        link = TransportLink(driver)
     try:
         if sock.family == getattr(socket, "AF_UNIX", None):
             await loop.create_unix_connection(lambda: link, **options)
         else:
             await loop.create_connection(lambda: link, **options)
+        if link.opened is not None:
+            await link.opened
     except BaseException as exc:
         # The transport has the socket. Given up in its handshake, asyncio's TLS would leave it.
         hang_up(sock)

@@ -26,7 +26,10 @@ class TransportLink(asyncio.BufferedProtocol):
     Attributes:
         kept: the writer that the transport was taken from; asyncio closes the transport of
             one that is dropped.
+        opened: done when the link's own handshake is; None if it has none.
     """
+
+    opened: asyncio.Future[None] | None = None
 
     def __init__(self, driver: Driver) -> None:
         self.writable: bool = False
@@ -42,14 +45,14 @@ class TransportLink(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]  # uvloop's derive from nothing
-        secured = transport.get_extra_info("ssl_object")
+        secured = self.get_extra_info("ssl_object")
         self._tls = secured is not None
         if secured is not None:
-            self._driver.core.agree(secured.selected_alpn_protocol())
+            self._driver.core.agree(secured.selected_alpn_protocol())  # type: ignore[attr-defined]
         for name in ("peername", "sockname"):  # which asyncio's TLS forgets at its end
             self._addresses[name] = ask(transport, name)
         self._transport.set_write_buffer_limits(BUFFER_HIGH, BUFFER_LOW)  # type: ignore[union-attr]
-        if not transport.can_write_eof():  # type: ignore[attr-defined]
+        if self._tls or not transport.can_write_eof():  # type: ignore[attr-defined]
             self._driver.core.confirm_output()
         sock = transport.get_extra_info("socket")
         if sock is not None:

@@ -1,8 +1,7 @@
 """Sockets without trio's streams between, and TLS over them, many records at a time.
 
 `trio.SSLStream` reads a record of 16 KiB at a time, and takes several turns of the loop for each.
-Here one system call brings several records and one takes several away, and what lies between goes
-through two `ssl.MemoryBIO`.
+Here one system call brings several records and one takes several away.
 """
 
 from __future__ import annotations
@@ -15,14 +14,12 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
+from ..secured import NOTHING, Secured
+
 T = TypeVar("T")
 
 # Bytes that one system call may bring.
 READ_SIZE = 64 * 1024
-
-# So many of them are decrypted, or encrypted, at once: a MemoryBIO keeps the memory of the most
-# that it has ever held.
-PIECE = 16 * 1024
 
 
 class Straight:
@@ -44,8 +41,8 @@ class Straight:
         return os.write(self.sock.fileno(), data)
 
 
-class Secured:
-    """One end of a TLS connection. Its methods are those of an `SSLSocket` that doesn't block.
+class SecuredSocket:
+    """TLS over a socket. Its methods are those of an `SSLSocket` that doesn't block.
 
     Attributes:
         sock: the socket that carries it.
@@ -57,16 +54,9 @@ class Secured:
     ) -> None:
         self.sock: trio.socket.SocketType = raw.sock
         self._raw = raw
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self.object: ssl.SSLObject = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_side, server_hostname=name
-        )
-        # It is given a buffer and so returns a number, which its types don't know.
-        self._read_into: Callable[[int, memoryview], int]
-        self._read_into = self.object.read  # type: ignore[assignment]
-        self._received = memoryview(b"")  # what was not decrypted yet
-        self._unsent = memoryview(b"")  # encrypted
+        self._secured = Secured(context, server_side=server_side, name=name)
+        self.object: ssl.SSLObject = self._secured.object
+        self._unsent = NOTHING  # encrypted
         self._ended = False  # by `unwrap`
         self._taken = 0  # of what `send` was given, encrypted, until all of it is sent
 
@@ -79,20 +69,18 @@ class Secured:
         """
         while True:
             try:
-                self.object.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                self._encrypted()
-                self._flush()
-                try:
-                    self._receive()
-                except BlockingIOError:
-                    raise ssl.SSLWantReadError from None
+                done = self._secured.do_handshake()
             except ssl.SSLError:
-                self._say_why()
+                with suppress(OSError):  # the alert goes out at once or not at all
+                    self._flush()
                 raise
-        self._encrypted()
-        self._flush()
+            self._flush()
+            if done:
+                return
+            try:
+                self._receive()
+            except BlockingIOError:
+                raise ssl.SSLWantReadError from None
 
     def recv(self, size: int) -> bytes:
         """Return some bytes, decrypted, b"" at the end; it raises as `recv_into` does."""
@@ -111,23 +99,11 @@ class Secured:
             data = self._raw.recv(min(len(buffer), READ_SIZE))
             buffer[: len(data)] = data
             return len(data)
-        count = 0
-        while count < len(buffer):
-            try:
-                taken: int = self._read_into(len(buffer) - count, buffer[count:])
-                if not taken:
-                    break
-                count += taken
-            except ssl.SSLWantReadError:
-                if not self._received:
-                    if count:
-                        break
-                    self._receive()
-                else:
-                    self._feed()
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                break  # the end, with a close_notify or without
-        return count
+        while True:
+            count = self._secured.read_into(buffer)
+            if count or self._secured.ended:
+                return count
+            self._receive()
 
     def send(self, data: memoryview) -> int:
         """Encrypt all of some data, and send it; return its size.
@@ -136,11 +112,7 @@ class Secured:
             SSLWantWriteError: the socket took a part. The same data must be given again.
         """
         if not self._taken:
-            parts = [self._unsent]
-            for start in range(0, len(data), PIECE):
-                self.object.write(data[start : start + PIECE])
-                parts.append(memoryview(self._outgoing.read()))
-            self._unsent = memoryview(b"".join(parts))
+            self._queue(self._secured.encrypt(data))
             self._taken = len(data)
         self._flush()
         taken, self._taken = self._taken, 0
@@ -154,41 +126,24 @@ class Secured:
         """
         if not self._ended:
             self._ended = True
-            with suppress(ssl.SSLError):  # the peer's own has not come yet
-                self.object.unwrap()
-            self._encrypted()
+            self._secured.unwrap()
         self._flush()
 
     def _receive(self) -> None:
-        data = self._raw.recv(READ_SIZE)
-        if data:
-            self._received = memoryview(data)
-            self._feed()
-        else:
-            self._incoming.write_eof()
+        self._secured.feed(self._raw.recv(READ_SIZE))
 
-    def _feed(self) -> None:
-        self._incoming.write(self._received[:PIECE])
-        self._received = self._received[PIECE:]
-
-    def _encrypted(self) -> None:
+    def _queue(self, data: bytes) -> None:
         """Take over what was encrypted, to be sent."""
-        data = self._outgoing.read()
         if data:
-            self._unsent = memoryview(b"".join([self._unsent, data]))
+            self._unsent = memoryview(b"".join([self._unsent, data]) if self._unsent else data)
 
     def _flush(self) -> None:
+        self._queue(self._secured.output())
         try:
             while self._unsent:
                 self._unsent = self._unsent[self._raw.send(self._unsent) :]
         except BlockingIOError:
             raise ssl.SSLWantWriteError from None
-
-    def _say_why(self) -> None:
-        """Send the alert that tells the peer why the handshake fails, if it can be sent at once."""
-        with suppress(OSError):
-            self._encrypted()
-            self._flush()
 
 
 class Channel(Protocol):
@@ -228,7 +183,7 @@ class ChannelStream(trio.abc.HalfCloseableStream):
         self.channel: Channel = channel
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        buffer = bytearray(max_bytes or PIECE)
+        buffer = bytearray(max_bytes or READ_SIZE)
         count = await self.until_done(lambda: self.channel.recv_into(memoryview(buffer)))
         return bytes(buffer[:count])
 
@@ -268,7 +223,7 @@ class SecuredStream(ChannelStream):
         server_side: bool,
         name: str | None,
     ) -> None:
-        self._secured = Secured(
+        self._secured = SecuredSocket(
             Straight(stream.socket), context, server_side=server_side, name=name
         )
         self._stream = stream
