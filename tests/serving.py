@@ -6,11 +6,15 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import trio
 
 import muxado
+import muxado.carriers.websockets
+import muxado.carriers.websockets.sync
+import muxado.carriers.websockets.trio
 import muxado.sync
 import muxado.trio
 from tests.patience import patience
@@ -31,7 +35,7 @@ class Server(Protocol):
 
 
 @contextmanager
-def on_asyncio(**options: Any) -> Iterator[Server]:
+def on_asyncio(serve: Any = muxado.serve, **options: Any) -> Iterator[Server]:
     """Run a server that serves no stream in an event loop of its own thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -40,8 +44,8 @@ def on_asyncio(**options: Any) -> Iterator[Server]:
     def call(work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result(PATIENCE)
 
-    async def start() -> muxado.Server:
-        return await muxado.serve(hold, "127.0.0.1", 0, **options)
+    async def start() -> Any:
+        return await serve(hold, "127.0.0.1", 0, **options)
 
     async def stop(server: muxado.Server) -> None:
         server.close()
@@ -63,13 +67,13 @@ def on_asyncio(**options: Any) -> Iterator[Server]:
 
 
 @contextmanager
-def on_threads(**options: Any) -> Iterator[Server]:
-    with muxado.sync.serve(muxado.sync.Session.wait_closed, "127.0.0.1", 0, **options) as server:
+def on_threads(serve: Any = muxado.sync.serve, **options: Any) -> Iterator[Server]:
+    with serve(muxado.sync.Session.wait_closed, "127.0.0.1", 0, **options) as server:
         yield server
 
 
 @contextmanager
-def on_trio(**options: Any) -> Iterator[Server]:
+def on_trio(serve: Any = muxado.trio.serve, **options: Any) -> Iterator[Server]:
     started = threading.Event()
     running: list[Any] = []
 
@@ -79,9 +83,7 @@ def on_trio(**options: Any) -> Iterator[Server]:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
-                lambda task_status: muxado.trio.serve(
-                    hold, "127.0.0.1", 0, task_status=task_status, **options
-                )
+                lambda task_status: serve(hold, "127.0.0.1", 0, task_status=task_status, **options)
             )
             running.extend([server, trio.lowlevel.current_trio_token()])
             started.set()
@@ -100,6 +102,12 @@ def on_trio(**options: Any) -> Iterator[Server]:
 Serve = Callable[..., AbstractContextManager[Server]]
 
 FRONT_ENDS: dict[str, Serve] = {"asyncio": on_asyncio, "threads": on_threads, "trio": on_trio}
+
+WEBSOCKETS: dict[str, Serve] = {
+    "asyncio": partial(on_asyncio, muxado.carriers.websockets.serve),
+    "threads": partial(on_threads, muxado.carriers.websockets.sync.serve),
+    "trio": partial(on_trio, muxado.carriers.websockets.trio.serve),
+}
 
 
 def until(test: Callable[[], bool]) -> None:

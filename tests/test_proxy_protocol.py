@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 import muxado
+import muxado.carriers.websockets.sync
 import muxado.sync
 from muxado.proxy_protocol import MOST_HEADER, ProxyHeader, TrustedProxies
 from tests.certificates import Tls
 from tests.servers import free_port, program, running
-from tests.serving import FRONT_ENDS, PATIENCE, Serve, Server, until
+from tests.serving import FRONT_ENDS, PATIENCE, WEBSOCKETS, Serve, Server, until
 
 SIGNATURE = bytes.fromhex("0d0a0d0a000d0a515549540a")
 LOOPBACK = ["127.0.0.0/8"]
@@ -249,6 +250,13 @@ def test_a_connection_of_the_proxys_own_keeps_its_address(serve: Serve, name: st
 def test_what_is_not_from_a_proxy_that_is_believed_is_refused(
     serve: Serve, networks: list[str], data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
+    check_refused(serve, networks, data, caplog)
+
+
+def check_refused(
+    serve: Serve, networks: list[str], data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Check that a connection that begins so is closed, and told of in the log."""
     with (
         caplog.at_level(logging.INFO),
         serve(proxy_protocol=networks) as server,
@@ -293,25 +301,78 @@ def addresses(server: Server) -> list[Any]:
     return [session.remote_address for session in server.sessions]
 
 
+@contextmanager
+def haproxy(folder: Path, backend: int, sends: str) -> Iterator[int]:
+    """Run HAProxy before a server; give its port."""
+    port, config = free_port(), folder / "haproxy.cfg"
+    config.write_text(HAPROXY.format(port=port, backend=backend, sends=sends))
+    with running(port, program("haproxy"), "-db", "-q", "-f", str(config)):
+        yield port
+
+
 @pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("sends", ["send-proxy", "send-proxy-v2"])
 def test_behind_haproxy_the_address_is_the_clients(
     serve: Serve, sends: str, secured: bool, tls: Tls, tmp_path: Path
 ) -> None:
-    haproxy, port = program("haproxy"), free_port()
-    config = tmp_path / "haproxy.cfg"
     server_options: Any = {"ssl": tls.server} if secured else {}
     options: Any = {"ssl": tls.client, "server_hostname": "localhost"} if secured else {}
-    with serve(proxy_protocol=LOOPBACK, **server_options) as server:
-        backend = server.addresses[0][1]
-        config.write_text(HAPROXY.format(port=port, backend=backend, sends=sends))
-        with (
-            running(port, haproxy, "-db", "-q", "-f", str(config)),
-            muxado.sync.connect("127.0.0.1", port, **options) as client,
-        ):
-            client.ping(PATIENCE)
-            until(lambda: client.local_address in addresses(server))
-            found = server.sessions[addresses(server).index(client.local_address)]
-            assert found.get_extra_info("proxy_header").destination == ("127.0.0.1", port)
-            if secured:
-                assert found.get_extra_info("cipher")
+    with (
+        serve(proxy_protocol=LOOPBACK, **server_options) as server,
+        haproxy(tmp_path, server.addresses[0][1], sends) as port,
+        muxado.sync.connect("127.0.0.1", port, **options) as client,
+    ):
+        check_behind(server, client, port, secured)
+
+
+def check_behind(server: Server, client: muxado.sync.Session, port: int, secured: bool) -> None:
+    """Check that a server behind HAProxy knows its client."""
+    client.ping(PATIENCE)
+    until(lambda: client.local_address in addresses(server))
+    found = server.sessions[addresses(server).index(client.local_address)]
+    assert found.get_extra_info("proxy_header").destination == ("127.0.0.1", port)
+    if secured:
+        assert found.get_extra_info("cipher")
+
+
+# Servers of WebSockets
+
+
+@pytest.fixture(params=WEBSOCKETS.values(), ids=list(WEBSOCKETS))
+def serve_websockets(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize("sends", ["send-proxy", "send-proxy-v2"])
+def test_a_server_of_websockets_behind_haproxy_knows_its_client(
+    serve_websockets: Serve, sends: str, secured: bool, tls: Tls, tmp_path: Path
+) -> None:
+    server_options: Any = {"ssl": tls.server} if secured else {}
+    scheme, context = ("wss", tls.client) if secured else ("ws", None)
+    with (
+        serve_websockets(proxy_protocol=LOOPBACK, **server_options) as server,
+        haproxy(tmp_path, server.addresses[0][1], sends) as port,
+        muxado.carriers.websockets.sync.connect(
+            f"{scheme}://localhost:{port}/mux", ssl=context
+        ) as client,
+    ):
+        check_behind(server, client, port, secured)
+
+
+@pytest.mark.parametrize(
+    ("networks", "data"),
+    [
+        (["192.0.2.0/24"], HEADERS["v1 tcp4"][0]),
+        (["192.0.2.0/24"], HEADERS["v2 tcp4"][0]),
+        (LOOPBACK, b"GET /mux HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\n\r\n"),
+    ],
+    ids=["spoofed v1", "spoofed v2", "no header"],
+)
+def test_a_server_of_websockets_refuses_what_is_not_from_its_proxy(
+    serve_websockets: Serve,
+    networks: list[str],
+    data: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    check_refused(serve_websockets, networks, data, caplog)
