@@ -26,15 +26,13 @@ ELSEWHERE = {
     "test_front_end": ".: base_session",
     "test_redial": ".: base_dialer",
     "contract/test_without_waiting": ".: base_stream",
-    "contract/test_tls": ".: connection_info; sync: locks",
-    "contract/test_streams": "asyncio: driver links; sync: driver link; trio: driver errors",
+    "contract/test_tls": ".: connection_info",
+    "contract/test_streams": "asyncio: driver links; sync: driver link; trio: driver",
     "contract/test_sessions": "asyncio: stream_handlers; sync: stream_handlers workers;"
     " trio: block",
     "contract/test_listening": "asyncio: acceptor listening; sync: acceptor; trio: acceptor",
     "asyncio/test_forks": ".: forks",
-    "asyncio/test_opening": "asyncio: awaitable",
     "asyncio/test_connecting": "asyncio: reaching; sync: connecting; trio: connecting",
-    "asyncio/test_relaying": ".: relaying",
     "asyncio/test_transport_endings": "asyncio: protocol_streams transport",
     "sync/test_sync_stream": "sync: bridge socket_calls",
     "adapters/test_asgi": "adapters: hypercorn uvicorn",
@@ -54,13 +52,12 @@ ELSEWHERE = {
     "cli/test_command": ".: build version; cli: app loop",
     "cli/test_demo": "cli: demo_protocol demo_server",
     "cluster/test_directory": "cluster: claims memory",
-    "cluster/test_lines": "cluster: errors",
-    "cluster/test_node": "cluster: control credentials finding hints holdings incoming member peers"
+    "cluster/test_node": "cluster: control credentials finding holdings incoming member peers"
     " registration stats",
     "cluster/test_passing_on": "cluster: outgoing",
     "interop/test_directories": "cluster: nats redis",
     "tunnel/test_commands": "cli: options tunnel tunnel_client tunnel_jobs tunnel_server"
-    " tunnel_status; tunnel: operating outages",
+    " tunnel_status; tunnel: operating",
     "tunnel/test_server_command": "cli: workers; tunnel: health notifying prometheus",
     "tunnel/test_state": "tunnel: files invitations pins",
     "tunnel/test_settings": "tunnel: rights_file tables",
