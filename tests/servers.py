@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Tls
 from tests.patience import patience
 
 USER, PASSWORD = "somebody", "secret"
@@ -87,6 +88,34 @@ def microsocks(folder: Path, port: int | None = None) -> Iterator[str]:
     command = [program("microsocks"), "-i", "127.0.0.1", "-p", str(port)]
     with running(port, *command, "-u", USER, "-P", PASSWORD):
         yield f"socks5://{USER}:{PASSWORD}@127.0.0.1:{port}"
+
+
+TLS_BEFORE = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+listen front
+    bind 127.0.0.1:{port} ssl crt {certificate}
+    server one 127.0.0.1:{backend}
+"""
+
+
+@contextmanager
+def tinyproxy_by_tls(folder: Path, tls: Tls) -> Iterator[str]:
+    """Run a proxy that is reached by TLS, which HAProxy ends; give its URL."""
+    port = free_port()
+    certificate = folder / "certificate.pem"
+    certificate.write_bytes(
+        tls.authority.issue_cert("localhost").private_key_and_cert_chain_pem.bytes()
+    )
+    config = folder / "haproxy.cfg"
+    with tinyproxy(folder) as url:
+        backend = url.rpartition(":")[2]
+        config.write_text(TLS_BEFORE.format(port=port, backend=backend, certificate=certificate))
+        with running(port, program("haproxy"), "-db", "-q", "-f", str(config)):
+            yield f"https://{USER}:{PASSWORD}@localhost:{port}"
 
 
 SSHD = """

@@ -45,6 +45,7 @@ ELSEWHERE = {
     "carriers/test_commands": ".: commands stdio; asyncio: command_link stdio;"
     " sync: command_socket stdio; trio: command_stream stdio",
     "carriers/test_proxies": ".: proxies",
+    "carriers/test_tls_proxies": ".: secured_socket; asyncio: proxied",
     "carriers/test_contract": "carriers: _pump _rules aiohttp asgi",
     "carriers/test_websockets": "carriers: errors; carriers/websockets: _asyncio _conversation"
     " _handshake",

@@ -1,9 +1,9 @@
 """Proxies that a dial goes through: which one, and what is said to it, without I/O.
 
 How it works. A `ProxyHandshake` is asked for its next step: bytes to send, or how many bytes to
-receive at most. Each front end takes these steps on a socket that is connected to the proxy, and
-the same socket is connected to the target then. No more bytes are asked for than the proxy's
-answers have, since the target's own may follow them at once.
+receive at most. Each front end takes these steps on a socket that is connected to the proxy, or in
+TLS over it, and the same socket is connected to the target then. No more bytes are asked for than
+the proxy's answers have, since the target's own may follow them at once.
 
 HTTP's CONNECT is spoken here, because `python-socks` takes what comes in one read for the whole
 answer and drops what follows it. SOCKS5 is spoken by that library, whose part for one connection
@@ -17,6 +17,7 @@ import contextlib
 import ipaddress
 from collections.abc import Coroutine, Generator
 from dataclasses import dataclass, field
+from ssl import SSLContext, create_default_context
 from types import coroutine
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -26,9 +27,13 @@ from .extras import needs
 
 __all__ = ["Proxy", "ProxyHandshake", "ProxyRefused", "choose_proxy"]
 
-SCHEMES = {"http": "http", "socks5": "socks5", "socks5h": "socks5"}
-HTTP_PORT = 80
-SOCKS_PORT = 1080
+# What is spoken with a proxy, and its port if its URL names none, by the URL's scheme.
+SCHEMES = {
+    "http": ("http", 80),
+    "https": ("http", 443),
+    "socks5": ("socks5", 1080),
+    "socks5h": ("socks5", 1080),
+}
 MOST_ANSWERED = 16 * 1024  # bytes of an HTTP proxy's answer
 
 
@@ -55,6 +60,7 @@ class Proxy:
         port: its TCP port.
         user: the name to log in with, "" for none.
         password: what goes with it.
+        context: for TLS with the proxy itself; None if it is reached without.
     """
 
     scheme: str
@@ -62,9 +68,14 @@ class Proxy:
     port: int
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
+    context: SSLContext | None = None
 
     def __str__(self) -> str:
         return f"the proxy at {self.host}:{self.port}"
+
+    def explain(self, exc: BaseException) -> None:
+        """Say in the error of a TLS handshake that it was the one with the proxy."""
+        exc.add_note(f"this was the TLS handshake with {self}")
 
 
 def choose_proxy(proxy: object, host: str, port: int) -> Proxy | None:
@@ -113,11 +124,9 @@ def _parse(url: str, what: str) -> Proxy:
         host, port = parts.hostname, parts.port
     except ValueError:
         raise UsageError(f"{what} is no URL, such as 'http://host:3128'") from None
-    scheme = SCHEMES.get(parts.scheme)
-    if parts.scheme == "https":
-        raise UsageError(f"{what} must be reached without TLS: an https:// proxy can't be used")
-    if scheme is None:
-        raise UsageError(f"{what} must begin with http://, socks5:// or socks5h://")
+    if parts.scheme not in SCHEMES:
+        raise UsageError(f"{what} must begin with http://, https://, socks5:// or socks5h://")
+    scheme, default = SCHEMES[parts.scheme]
     if not host or port == 0:
         raise UsageError(f"{what} names no host and port, as 'http://host:3128' does")
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
@@ -128,8 +137,9 @@ def _parse(url: str, what: str) -> Proxy:
                 raise UsageError(f"{what}: SOCKS5 takes names and passwords of ASCII, up to 255")
     elif ":" in user or not (user + password).isprintable():
         raise UsageError(f"{what}: HTTP can't carry such a name and password")
-    default = HTTP_PORT if scheme == "http" else SOCKS_PORT
-    return Proxy(scheme, host, port or default, user, password)
+    # It offers no ALPN: what an HTTP proxy speaks without is HTTP/1.1.
+    context = create_default_context() if parts.scheme == "https" else None
+    return Proxy(scheme, host, port or default, user, password, context)
 
 
 class ProxyHandshake:

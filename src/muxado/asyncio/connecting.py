@@ -19,13 +19,12 @@ from ..registry import check_name
 from .awaitable import AwaitableContext
 from .command_link import CommandLink
 from .links import Reader, ReaderWriterLink, TransportLink, Writer, take_over, transport_under
+from .proxied import NEVER, dial_through
 from .reaching import TCP_OPTIONS, hang_up, reach, tls_options
 from .secured import over_tls
 from .session import Session, new_session
 
 __all__ = ["client", "connect", "server"]
-
-NEVER = 1e9  # seconds, for what wants a number
 
 
 def connect(
@@ -60,7 +59,8 @@ def connect(
         timeout: seconds for all of it: looking the name up, connecting, and the TLS handshake.
             None: no limit.
         name: what to call the session; see `Session.name`.
-        proxy: reach host and port through this proxy: an ``http://`` URL (CONNECT) or a
+        proxy: reach host and port through this proxy: an ``http://`` URL (CONNECT), an
+            ``https://`` one (CONNECT over TLS with the proxy, whose certificate is verified) or a
             ``socks5://`` one (needs the extra ``proxy``), with a name and a password if it wants
             them. "env" takes it from HTTPS_PROXY, ALL_PROXY and NO_PROXY. It looks the host's
             name up. By default none is used.
@@ -136,9 +136,10 @@ async def _dial(
     loop = driver.loop
     options: dict[str, Any] = {"sock": sock}
     link: TransportLink
+    secured_proxy = target.proxy is not None and target.proxy.context is not None
     if command is not None:
         link = CommandLink(driver, command)
-    elif target.context is not None:
+    elif target.context is not None and not secured_proxy:
         # The time limit of the whole is the handshake's too, unless it has one of its own.
         times = {"ssl_handshake_timeout": NEVER} | tls
         link, more = over_tls(driver, target.context, times, server_side=False, name=target.name)
@@ -146,7 +147,9 @@ async def _dial(
     else:
         link = TransportLink(driver)
     try:
-        if sock.family == getattr(socket, "AF_UNIX", None):
+        if secured_proxy:
+            await dial_through(link, sock, target, tls)
+        elif sock.family == getattr(socket, "AF_UNIX", None):
             await loop.create_unix_connection(lambda: link, **options)
         else:
             await loop.create_connection(lambda: link, **options)
@@ -158,7 +161,7 @@ async def _dial(
         driver.give_up()
         if command is not None:
             command.release()
-        if target.context is not None:
+        if target.context is not None and not secured_proxy:
             explain(exc, target.alpn)
         raise
     try:

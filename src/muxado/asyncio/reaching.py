@@ -63,7 +63,8 @@ async def reach(
 ) -> socket.socket:
     """Return a socket that is connected to where a dial is to go, through a proxy if need be.
 
-    The further arguments are those of the loop's `create_connection`.
+    To a proxy that wants TLS it is merely connected, and `dial_through` takes it from there. The
+    further arguments are those of the loop's `create_connection`.
     """
     if target.sock is not None:
         given: socket.socket = target.sock
@@ -80,7 +81,7 @@ async def reach(
     except socket.gaierror:
         found = await loop.getaddrinfo(host, port, flags=flags, **look_up)
     sock = await _race(target, in_turn(found), local_addr, happy_eyeballs_delay)
-    if target.proxy is not None:
+    if target.proxy is not None and target.proxy.context is None:
         await _ask(sock, ProxyHandshake(target.proxy, target.host, target.port))
     return sock
 

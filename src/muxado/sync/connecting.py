@@ -9,9 +9,10 @@ import socket
 import ssl as ssl_module
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import forks
 from ..commands import Command
@@ -32,12 +33,15 @@ from ..layers import Layer
 from ..proxies import ProxyHandshake
 from ..proxy_protocol import ProxyHeader
 from ..registry import SessionRecord, check_name
+from ..secured_socket import SecuredSocket
 from .command_socket import CommandSocket
 from .driver import Driver
 from .locks import LONGEST_SELECT, PIECE, deadline_of, rest_of
 from .session import Session
 
 __all__ = ["client", "connect", "server"]
+
+T = TypeVar("T")
 
 # What connect() says of a connection that is being made; the last is Windows' own.
 UNDER_WAY = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
@@ -76,7 +80,8 @@ def connect(
             its TLS handshake; looking the name up comes on top. None: no limit.
         name: what to call the session; see `Session.name`.
         source_address: the local address to dial from.
-        proxy: reach host and port through this proxy: an ``http://`` URL (CONNECT) or a
+        proxy: reach host and port through this proxy: an ``http://`` URL (CONNECT), an
+            ``https://`` one (CONNECT over TLS with the proxy, whose certificate is verified) or a
             ``socks5://`` one (needs the extra ``proxy``), with a name and a password if it wants
             them. "env" takes it from HTTPS_PROXY, ALL_PROXY and NO_PROXY. It looks the host's
             name up. By default none is used.
@@ -108,17 +113,17 @@ def connect(
         secured=True,
     )
     check_name(name)
+    layer: SecuredSocket | None = None
     if target.command is not None:
         grace = (config or Config()).close_timeout
         reached: socket.socket = CommandSocket(Command(target.command, grace))
     else:
         with in_time(target) as deadline:
-            reached = dial(target, deadline, source_address)
+            reached, layer = dial(target, deadline, source_address)
     proxied = target.proxy is not None
+    options: dict[str, Any] = {"config": config, "name": name, "proxied": proxied, "layer": layer}
     session: Session
-    session, _ = or_close(
-        reached, new_session, reached, client=True, config=config, name=name, proxied=proxied
-    )
+    session, _ = or_close(reached, new_session, reached, client=True, **options)
     return session
 
 
@@ -137,10 +142,49 @@ def in_time(target: Target) -> Iterator[float | None]:
 
 def dial(
     target: Target, deadline: float | None, source: tuple[str, int] | None = None
-) -> socket.socket:
-    """Connect a socket to a target, with TLS over it if that is wanted."""
+) -> tuple[socket.socket, SecuredSocket | None]:
+    """Connect a socket to a target, with TLS over it if that is wanted.
+
+    Returns:
+        the socket; and what lies over it if it leads to a proxy that is reached by TLS.
+    """
     reached = _reach(target, deadline, source)
-    return reached if target.context is None else _secure(reached, target, deadline)
+    if target.proxy is not None and target.proxy.context is not None:
+        layer: SecuredSocket = or_close(reached, _go_through, reached, target, deadline)
+        return reached, layer
+    return reached if target.context is None else _secure(reached, target, deadline), None
+
+
+def _go_through(sock: socket.socket, target: Target, deadline: float | None) -> SecuredSocket:
+    """Do TLS with a proxy, have it connect to the target, and do TLS with that if it is wanted."""
+    proxy = target.proxy
+    assert proxy is not None
+    assert proxy.context is not None
+    sock.setblocking(False)
+    layer = SecuredSocket(sock, proxy.context, server_side=False, name=proxy.host)
+    try:
+        _shake_hands(layer, sock, deadline)
+    except OSError as exc:
+        proxy.explain(exc)
+        raise
+    _ask(layer, sock, ProxyHandshake(proxy, target.host, target.port), deadline)
+    if target.context is not None:
+        layer = SecuredSocket(layer, target.context, server_side=False, name=target.name or None)
+        try:
+            _shake_hands(layer, sock, deadline)
+            check_alpn(layer.agreed, target.alpn)
+        except BaseException as exc:
+            explain(exc, target.alpn)
+            raise
+    return layer
+
+
+def _shake_hands(layer: SecuredSocket, sock: socket.socket, deadline: float | None) -> None:
+    try:
+        until_done(layer.do_handshake, sock, deadline)
+    except ssl_module.SSLEOFError as exc:
+        lost = "the connection was lost in the TLS handshake"
+        raise ConnectionResetError(errno.ECONNRESET, lost) from exc
 
 
 def _reach(target: Target, deadline: float | None, source: tuple[str, int] | None) -> socket.socket:
@@ -155,22 +199,26 @@ def _reach(target: Target, deadline: float | None, source: tuple[str, int] | Non
     host, port = target.first_hop
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     reached = _race(target, in_turn(found), deadline, source)
-    if target.proxy is not None:
+    if target.proxy is not None and target.proxy.context is None:
         handshake = ProxyHandshake(target.proxy, target.host, target.port)
-        or_close(reached, _ask, reached, handshake, deadline)
+        or_close(reached, _ask, reached, reached, handshake, deadline)
     return reached
 
 
-def _ask(sock: socket.socket, handshake: ProxyHandshake, deadline: float | None) -> None:
-    """Have a proxy connect a socket to where it is to go."""
+def _ask(
+    channel: socket.socket | SecuredSocket,
+    sock: socket.socket,
+    handshake: ProxyHandshake,
+    deadline: float | None,
+) -> None:
+    """Have a proxy connect a socket to where it is to go, over what leads to the proxy."""
     step = handshake.step()
     while step is not None:
         if isinstance(step, int):
-            _wait(sock, selectors.EVENT_READ, deadline)
-            step = handshake.step(sock.recv(step))
+            step = handshake.step(until_done(partial(channel.recv, step), sock, deadline))
         else:
-            _wait(sock, selectors.EVENT_WRITE, deadline)
-            step = step[sock.send(step) :] or handshake.step()
+            sent = until_done(partial(channel.send, memoryview(step)), sock, deadline)
+            step = step[sent:] or handshake.step()
 
 
 def _reach_path(sock: socket.socket, path: str, deadline: float | None) -> None:
@@ -272,17 +320,15 @@ def _secure(sock: socket.socket, target: Target, deadline: float | None) -> sock
     return secured
 
 
-def until_done(step: Callable[[], object], sock: socket.socket, deadline: float | None) -> None:
+def until_done(step: Callable[[], T], sock: socket.socket, deadline: float | None) -> T:
     """Take a step again whenever its socket lets it go on."""
     while True:
         try:
-            step()
+            return step()
         except (BlockingIOError, ssl_module.SSLWantReadError):
             _wait(sock, selectors.EVENT_READ, deadline)
         except ssl_module.SSLWantWriteError:
             _wait(sock, selectors.EVENT_WRITE, deadline)
-        else:
-            return
 
 
 def _wait(sock: socket.socket, event: int, deadline: float | None) -> None:

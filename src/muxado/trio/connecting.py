@@ -25,7 +25,7 @@ from ..endpoint import (
     explain,
     reach_path,
 )
-from ..proxies import ProxyHandshake
+from ..proxies import Proxy, ProxyHandshake
 from ..registry import check_name
 from .block import SessionBlock
 from .command_stream import CommandStream
@@ -67,7 +67,8 @@ def connect(
         timeout: seconds for all of it: looking the name up, connecting, and the TLS handshake.
             None: no limit.
         name: what to call the session; see `Session.name`.
-        proxy: reach host and port through this proxy: an ``http://`` URL (CONNECT) or a
+        proxy: reach host and port through this proxy: an ``http://`` URL (CONNECT), an
+            ``https://`` one (CONNECT over TLS with the proxy, whose certificate is verified) or a
             ``socks5://`` one (needs the extra ``proxy``), with a name and a password if it wants
             them. "env" takes it from HTTPS_PROXY, ALL_PROXY and NO_PROXY. It looks the host's
             name up. By default none is used.
@@ -132,6 +133,8 @@ async def dial(target: Target) -> trio.abc.Stream:
     if isinstance(transport, trio.SocketStream):
         forks.guard(transport.socket)
     if target.proxy is not None:
+        if target.proxy.context is not None:
+            transport = await _secure_proxy(transport, target.proxy, target.proxy.context)
         await _ask(transport, ProxyHandshake(target.proxy, target.host, target.port))
     if target.context is not None:
         transport = await _secure(transport, target)
@@ -167,23 +170,41 @@ async def _reach_path(path: str) -> trio.socket.SocketType:
         raise
 
 
+async def _secure_proxy(
+    transport: trio.abc.Stream, proxy: Proxy, context: ssl_module.SSLContext
+) -> trio.abc.Stream:
+    try:
+        return await _shake_hands(transport, context, proxy.host, "")
+    except OSError as exc:
+        proxy.explain(exc)
+        raise
+
+
 async def _secure(transport: trio.abc.Stream, target: Target) -> trio.abc.Stream:
     assert target.context is not None
-    secured = secure(transport, target.context, name=target.name or None)
+    try:
+        return await _shake_hands(transport, target.context, target.name, target.alpn)
+    except BaseException as exc:
+        explain(exc, target.alpn)
+        raise
+
+
+async def _shake_hands(
+    transport: trio.abc.Stream, context: ssl_module.SSLContext, name: str, alpn: str
+) -> trio.abc.Stream:
+    """Lay TLS over a stream; close it if that fails."""
+    secured = secure(transport, context, name=name or None)
     try:
         await secured.do_handshake()
-        check_alpn(secured.selected_alpn_protocol(), target.alpn)
+        check_alpn(secured.selected_alpn_protocol(), alpn)
     except BaseException as exc:
         await close_forcefully(transport)
         if isinstance(exc, trio.BrokenResourceError):
             if isinstance(exc.__cause__, ssl_module.SSLError):
-                explain(exc.__cause__, target.alpn)
                 raise exc.__cause__ from None
-            lost = ConnectionResetError(
+            raise ConnectionResetError(
                 errno.ECONNRESET, "the connection was lost in the TLS handshake"
-            )
-            explain(lost, target.alpn)
-            raise lost from exc
+            ) from exc
         raise
     return secured
 

@@ -9,17 +9,13 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import trio
 
-from ..secured import NOTHING, Secured
+from ..secured_socket import READ_SIZE, SecuredSocket
 
 T = TypeVar("T")
-
-# Bytes that one system call may bring.
-READ_SIZE = 64 * 1024
 
 
 class Straight:
@@ -41,109 +37,23 @@ class Straight:
         return os.write(self.sock.fileno(), data)
 
 
-class SecuredSocket:
-    """TLS over a socket. Its methods are those of an `SSLSocket` that doesn't block.
+class SecuredTrioSocket(SecuredSocket):
+    """TLS over a socket of trio's, or over one of these.
 
     Attributes:
-        sock: the socket that carries it.
-        object: what knows the certificates and the like.
+        sock: the socket.
     """
 
     def __init__(
-        self, raw: Straight, context: ssl.SSLContext, *, server_side: bool, name: str | None = None
+        self,
+        raw: Straight | SecuredTrioSocket,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        name: str | None = None,
     ) -> None:
+        super().__init__(raw, context, server_side=server_side, name=name)
         self.sock: trio.socket.SocketType = raw.sock
-        self._raw = raw
-        self._secured = Secured(context, server_side=server_side, name=name)
-        self.object: ssl.SSLObject = self._secured.object
-        self._unsent = NOTHING  # encrypted
-        self._ended = False  # by `unwrap`
-        self._taken = 0  # of what `send` was given, encrypted, until all of it is sent
-
-    def do_handshake(self) -> None:
-        """Go on with the handshake.
-
-        Raises:
-            SSLWantReadError: the socket has to bring more.
-            SSLWantWriteError: the socket has to take more.
-        """
-        while True:
-            try:
-                done = self._secured.do_handshake()
-            except ssl.SSLError:
-                with suppress(OSError):  # the alert goes out at once or not at all
-                    self._flush()
-                raise
-            self._flush()
-            if done:
-                return
-            try:
-                self._receive()
-            except BlockingIOError:
-                raise ssl.SSLWantReadError from None
-
-    def recv(self, size: int) -> bytes:
-        """Return some bytes, decrypted, b"" at the end; it raises as `recv_into` does."""
-        buffer = bytearray(size)
-        return bytes(buffer[: self.recv_into(memoryview(buffer))])
-
-    def recv_into(self, buffer: memoryview) -> int:
-        """Decrypt what has come into a buffer, as much as it holds; return 0 at the end.
-
-        After `unwrap` what comes is given undecrypted: only its end is of interest.
-
-        Raises:
-            BlockingIOError: nothing has come.
-        """
-        if self._ended:
-            data = self._raw.recv(min(len(buffer), READ_SIZE))
-            buffer[: len(data)] = data
-            return len(data)
-        while True:
-            count = self._secured.read_into(buffer)
-            if count or self._secured.ended:
-                return count
-            self._receive()
-
-    def send(self, data: memoryview) -> int:
-        """Encrypt all of some data, and send it; return its size.
-
-        Raises:
-            SSLWantWriteError: the socket took a part. The same data must be given again.
-        """
-        if not self._taken:
-            self._queue(self._secured.encrypt(data))
-            self._taken = len(data)
-        self._flush()
-        taken, self._taken = self._taken, 0
-        return taken
-
-    def unwrap(self) -> None:
-        """Send a close_notify.
-
-        Raises:
-            SSLWantWriteError: the socket has to take more; call again.
-        """
-        if not self._ended:
-            self._ended = True
-            self._secured.unwrap()
-        self._flush()
-
-    def _receive(self) -> None:
-        self._secured.feed(self._raw.recv(READ_SIZE))
-
-    def _queue(self, data: bytes) -> None:
-        """Take over what was encrypted, to be sent."""
-        if data:
-            self._unsent = memoryview(b"".join([self._unsent, data]) if self._unsent else data)
-
-    def _flush(self) -> None:
-        self._queue(self._secured.output())
-        try:
-            while self._unsent:
-                self._unsent = self._unsent[self._raw.send(self._unsent) :]
-        except BlockingIOError:
-            raise ssl.SSLWantWriteError from None
 
 
 class Channel(Protocol):
@@ -210,22 +120,21 @@ class ChannelStream(trio.abc.HalfCloseableStream):
 
 
 class SecuredStream(ChannelStream):
-    """TLS over a socket's stream.
+    """TLS over a socket's stream, or over one of these.
 
     It has the methods that tell of a connection, as `trio.SSLStream` has them.
     """
 
     def __init__(
         self,
-        stream: trio.SocketStream,
+        stream: trio.SocketStream | SecuredStream,
+        raw: Straight | SecuredTrioSocket,
         context: ssl.SSLContext,
         *,
         server_side: bool,
         name: str | None,
     ) -> None:
-        self._secured = SecuredSocket(
-            Straight(stream.socket), context, server_side=server_side, name=name
-        )
+        self._secured = SecuredTrioSocket(raw, context, server_side=server_side, name=name)
         self._stream = stream
         super().__init__(stream, self._secured)
 
@@ -260,8 +169,10 @@ def secure(
     name: str | None = None,
 ) -> SecuredStream | trio.SSLStream[trio.abc.Stream]:
     """Return TLS over a stream, before its handshake; trio's own if it is not a socket's."""
-    if isinstance(stream, trio.SocketStream) and straight_over(stream):
-        return SecuredStream(stream, context, server_side=server_side, name=name)
+    if isinstance(stream, trio.SocketStream | SecuredStream):
+        raw = straight_over(stream)
+        if isinstance(raw, Straight | SecuredTrioSocket):
+            return SecuredStream(stream, raw, context, server_side=server_side, name=name)
     return trio.SSLStream(stream, context, server_side=server_side, server_hostname=name)
 
 

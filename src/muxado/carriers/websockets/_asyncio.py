@@ -18,10 +18,10 @@ from ... import forks
 from ...admission import Admission
 from ...asyncio import Server, Session
 from ...asyncio.awaitable import AwaitableContext
-from ...asyncio.connecting import NEVER
 from ...asyncio.driver import Driver, ask
 from ...asyncio.links import BUFFER_HIGH, BUFFER_LOW, descriptor_of
 from ...asyncio.listening import starter
+from ...asyncio.proxied import NEVER, dial_through
 from ...asyncio.reaching import hang_up, reach
 from ...asyncio.session import new_session
 from ...config import Config
@@ -75,6 +75,10 @@ class Link(asyncio.Protocol):
             self.writable = False
             self._driver.received_eof()
             self._hang_up()
+
+    def take_early(self, data: bytes) -> None:
+        """Take in bytes that were read before the link had the transport."""
+        self.data_received(data)
 
     def eof_received(self) -> bool:
         conversation = self._conversation
@@ -266,16 +270,20 @@ async def _dial(dial: Dial, config: Config | None, name: str) -> Session:
     if target.context is not None:
         options |= {"ssl": target.context, "server_hostname": target.name}
         options |= {"ssl_handshake_timeout": NEVER}
+    secured_proxy = target.proxy is not None and target.proxy.context is not None
     reached = False
     try:
-        await driver.loop.create_connection(lambda: link, **options)
+        if secured_proxy:
+            await dial_through(link, sock, target, {})
+        else:
+            await driver.loop.create_connection(lambda: link, **options)
         reached = True
         await link.opened
     except BaseException as exc:
         # The transport has the socket. Given up in its handshake, asyncio's TLS would leave it.
         hang_up(sock)
         driver.give_up()
-        if target.context is not None and not reached:
+        if target.context is not None and not reached and not secured_proxy:
             explain(exc, target.alpn)
         raise
     return session

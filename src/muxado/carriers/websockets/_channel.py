@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from ...layers import Layer
+from ...secured_socket import SecuredSocket
 from ._conversation import Conversation
 
 __all__ = ["Channel", "Raw"]
@@ -78,7 +79,8 @@ class Channel(Layer):
         return taken
 
     def pending(self) -> bool:
-        if self._received or (isinstance(self._raw, ssl.SSLSocket) and self._raw.pending()):
+        below = self._raw if isinstance(self._raw, ssl.SSLSocket | SecuredSocket) else None
+        if self._received or (below is not None and below.pending()):
             return True
         conversation = self._conversation
         return conversation.failure is not None or (conversation.ended and not self._end_told)

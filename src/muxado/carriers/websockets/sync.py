@@ -11,6 +11,7 @@ from concurrent.futures import Executor
 from ...admission import Admission
 from ...config import Config
 from ...endpoint import BACKLOG, check_handler, listen_place
+from ...secured_socket import SecuredSocket
 from ...sync import Server, Session
 from ...sync.connecting import dial, in_time, new_session, or_close, until_done
 from ...sync.listening import start_server
@@ -63,18 +64,25 @@ def connect(
         url, headers, ssl, server_hostname, config, timeout, name, proxy
     )
     with in_time(target) as deadline:
-        sock = dial(target, deadline)
-        channel: Channel = or_close(sock, _upgrade, sock, new_conversation(), deadline)
+        sock, layer = dial(target, deadline)
+        channel: Channel = or_close(sock, _upgrade, sock, new_conversation(), deadline, layer)
     made: tuple[Session, object] = or_close(
         sock, new_session, sock, client=True, config=config, name=name, layer=channel
     )
     return made[0]
 
 
-def _upgrade(sock: socket.socket, conversation: Conversation, deadline: float | None) -> Channel:
-    """Do the WebSocket's handshake."""
+def _upgrade(
+    sock: socket.socket,
+    conversation: Conversation,
+    deadline: float | None,
+    layer: SecuredSocket | None = None,
+) -> Channel:
+    """Do the WebSocket's handshake, over a layer if there is one."""
     sock.setblocking(False)
-    channel = Channel(sock, conversation)
+    channel = Channel(sock if layer is None else layer, conversation)
+    if layer is not None:
+        channel.info.update(layer.info)
     until_done(channel.shake_hands, sock, deadline)
     return channel
 

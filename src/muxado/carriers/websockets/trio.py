@@ -18,7 +18,7 @@ from ...trio.block import SessionBlock
 from ...trio.connecting import dial, in_time
 from ...trio.driver import close_forcefully
 from ...trio.listening import run_server
-from ...trio.secured import ChannelStream, SecuredSocket, Straight, straight_over
+from ...trio.secured import ChannelStream, SecuredTrioSocket, Straight, straight_over
 from ._channel import Channel
 from ._conversation import Conversation
 from ._handshake import check_dial, check_listening
@@ -85,7 +85,7 @@ def connect(
 class _TrioChannel(Channel):
     """A channel that says what to wait for."""
 
-    def __init__(self, raw: Straight | SecuredSocket, conversation: Conversation) -> None:
+    def __init__(self, raw: Straight | SecuredTrioSocket, conversation: Conversation) -> None:
         super().__init__(raw, conversation)
         self.sock = raw.sock
 
@@ -118,7 +118,7 @@ class _WebSocketStream(ChannelStream):
 async def _upgrade(stream: trio.abc.Stream, conversation: Conversation) -> trio.abc.Stream:
     """Do the WebSocket's handshake."""
     raw = straight_over(stream)
-    if not isinstance(raw, Straight | SecuredSocket):
+    if not isinstance(raw, Straight | SecuredTrioSocket):
         raise UsageError("under trio, WebSockets need a system that has readv(): Windows has not")
     websocket = _WebSocketStream(stream, _TrioChannel(raw, conversation))
     await websocket.shake_hands()
