@@ -15,7 +15,7 @@ import pytest
 WITHOUT = """
     import _socket, os, select, sys
     del _socket.AF_UNIX, _socket.socketpair
-    del os.fork, os.register_at_fork
+    del os.fork, os.register_at_fork, os.readv
     if sys.argv[1:] != ["epoll"]:
         for name in ("epoll", "poll"):
             delattr(select, name)
@@ -102,6 +102,24 @@ ON_TRIO = """
     trio.run(main)
 """
 
+WEBSOCKETS_ON_TRIO = """
+    import trio
+    from muxado import UsageError
+    from muxado.carriers.websockets.trio import connect, serve
+
+    async def main():
+        try:
+            connect("ws://127.0.0.1:1/")
+        except UsageError as exc:
+            print("refused", exc)
+        try:
+            await serve(print, "127.0.0.1", 0)
+        except UsageError as exc:
+            print("refused", exc)
+
+    trio.run(main)
+"""
+
 ADAPTERS = """
     from importlib import import_module
     from pathlib import Path
@@ -139,6 +157,12 @@ def test_threads_work_without_them() -> None:
 def test_trio_works_without_them() -> None:
     pytest.importorskip("trio")
     assert run(ON_TRIO, "epoll").count("refused") == 2  # trio itself needs epoll on Linux
+
+
+def test_websockets_on_trio_say_what_is_missing() -> None:
+    pytest.importorskip("trio")
+    pytest.importorskip("websockets")
+    assert run(WEBSOCKETS_ON_TRIO, "epoll").count("refused under trio, WebSockets need") == 2
 
 
 def test_all_adapters_can_be_imported_without_them() -> None:

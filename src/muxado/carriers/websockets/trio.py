@@ -57,13 +57,14 @@ def connect(
         and the ``subprotocol``, besides what it has for TCP and TLS.
 
     Raises:
-        UsageError: an argument can't be.
+        UsageError: an argument can't be, or the system lacks `os.readv`, as Windows does.
         ProxyRefused: the proxy has not made the connection; an `OSError` too. This and the
             following are raised when the block is entered.
         HandshakeRefused: the server has refused the WebSocket.
         OSError: the connection can't be made (`ssl.SSLError` if TLS fails, `TimeoutError` if it
             takes too long).
     """
+    _check_system()
     target, new_conversation = check_dial(
         url, headers, ssl, server_hostname, config, timeout, name, proxy
     )
@@ -80,6 +81,12 @@ def connect(
         return await in_time(target, reach)
 
     return SessionBlock(begin, None, client=True, config=config, name=name)
+
+
+def _check_system() -> None:
+    """Raise `UsageError` where sockets can't be read without trio's own calls."""
+    if not hasattr(os, "readv"):
+        raise UsageError("under trio, WebSockets need a system that has readv(): Windows has not")
 
 
 class _TrioChannel(Channel):
@@ -118,8 +125,7 @@ class _WebSocketStream(ChannelStream):
 async def _upgrade(stream: trio.abc.Stream, conversation: Conversation) -> trio.abc.Stream:
     """Do the WebSocket's handshake."""
     raw = straight_over(stream)
-    if not isinstance(raw, Straight | SecuredTrioSocket):
-        raise UsageError("under trio, WebSockets need a system that has readv(): Windows has not")
+    assert isinstance(raw, Straight | SecuredTrioSocket)
     websocket = _WebSocketStream(stream, _TrioChannel(raw, conversation))
     await websocket.shake_hands()
     return websocket
@@ -172,9 +178,10 @@ async def serve(
         when the server was closed, its sessions are gone and the handlers done.
 
     Raises:
-        UsageError: an argument can't be.
+        UsageError: an argument can't be, or the system lacks `os.readv`, as Windows does.
         OSError: the address can't be listened on.
     """
+    _check_system()
     check_handler(handler)
     new_conversation = check_listening(origins, config)
     admission = Admission(max_sessions, max_receive_memory)
