@@ -254,6 +254,7 @@ def test_rights_are_shown_and_changed_without_a_new_key(commands: Commands, targ
     assert changed.stdout == f"private:db\nexpose:{public}\n"
     assert read_line(client) == f"tcp 127.0.0.1:{public}  ->  127.0.0.1:{target}\n"
     assert commands.run("rights", "laptop", "--allow", "reach:db").stdout == "reach:db\n"
+    assert "has changed what this client may do" in client.stderr.readline()
     assert "is exposed again" in client.stderr.readline()
     assert "the right to it was taken away" in client.stderr.readline()
     assert commands.run("rights", "other").returncode == 1

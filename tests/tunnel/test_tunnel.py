@@ -31,6 +31,7 @@ from .sides import (
     liar,
     rules,
     target,
+    until,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_tasks_left")]
@@ -110,6 +111,13 @@ async def test_a_target_beyond_the_server_is_reached_by_who_has_the_right(
         await assert_reset((await literal.forward(f"{LOCAL}:{server.port}")).address[1])
         await assert_reset((await network.forward(address)).address[1])
         await assert_reset((await none.forward(address)).address[1])
+
+
+async def test_a_client_hears_of_changed_rights(server: Server, tmp_path: Path) -> None:
+    async with client(server, tmp_path, "office", ("private:*",)) as office:
+        assert office.lacks("db") == "reach:db"
+        server.state.set_rules("office", ("reach:db",))
+        await until(lambda: not office.lacks("db"))
 
 
 async def test_a_port_without_right_or_that_is_held_is_an_error(

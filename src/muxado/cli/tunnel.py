@@ -80,8 +80,9 @@ __all__ = ["COMMANDS"]
 def server(config: Path | None, **said: Any) -> None:
     """Run a tunnel's server.
 
-    The first start makes its key, and an invitation for one client: printed on a terminal,
-    otherwise in a file that only you can read. Invite others with `muxado invite NAME`.
+    The first start makes its key, and an invitation for one client, called client-1: printed on a
+    terminal, otherwise in a file that only you can read. It may do what `muxado invite` allows by
+    itself. Invite others with `muxado invite NAME`.
     SIGTERM lets connections end, a second one doesn't.
 
     In the file of --rights a client has a table. Who has none may do nothing. The rules are those

@@ -192,11 +192,11 @@ def _peers(settings: Settings, host: str) -> Place:
 def _first_invitation(state: ServerState, places: tuple[Place, ...]) -> None:
     invitation = Invitation(state.invite(FIRST), places, (state.pin,))
     if sys.stdout.isatty():
-        click.echo(f"invite:  {invitation}   (one use, 15 minutes)")
+        click.echo(f"invite:  {invitation}   (for {FIRST}, one use, 15 minutes)")
         return
     path = state.folder / "invitation"
     write_file(path, f"{invitation}\n".encode())
-    click.echo(f"an invitation (one use, 15 minutes) is in {path}")
+    click.echo(f"an invitation (for {FIRST}, one use, 15 minutes) is in {path}")
 
 
 def invite(

@@ -309,7 +309,7 @@ class Client:
         return stream
 
     def lacks(self, service: str) -> str:
-        """Return the right that the server has to give for a service, as far as its hello told.
+        """Return the right that the server has to give for a service, as far as it has told.
 
         Args:
             service: as for `forward`, or `SOCKS`.
@@ -512,6 +512,9 @@ class Client:
                     )
                 elif message.type == "withdrawn":
                     self._answered(Message("offered", message.fields | {"text": WITHDRAWN}))
+                elif message.type == "rights":
+                    self._rights = _rights_of(message)
+                    logger.info("the server has changed what this client may do")
                 elif message.type == "replaced":
                     self._replaced(message.text("service"))
         if self._control is control:

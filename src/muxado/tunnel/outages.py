@@ -7,6 +7,7 @@ import ssl
 from time import monotonic
 
 from ..cluster.errors import Denied
+from ..errors import PeerGone, SessionAborted
 
 __all__ = ["Outages", "why"]
 
@@ -42,7 +43,7 @@ class Outages:
         """Log that there is no session any more."""
         if monotonic() - self._since > LASTING:
             self._said.clear()
-        told = f": {why(exc)}" if exc is not None else ""
+        told = "" if exc is None else f": {_why_lost(exc)}"
         self._say(f"there is no session with the server any more{told}; the next is dialled")
 
     def over(self) -> None:
@@ -62,6 +63,13 @@ class Outages:
         self._said[line] = now
         logger.warning("%s", line)
         self._told = True
+
+
+def _why_lost(exc: BaseException) -> str:
+    """Return why a session has ended, in the terms of who uses a tunnel."""
+    if isinstance(exc, PeerGone | SessionAborted):
+        return "its key holds no more" if exc.code == 401 else "the server has ended it"
+    return why(exc)
 
 
 def why(exc: BaseException) -> str:

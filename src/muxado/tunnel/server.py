@@ -476,6 +476,7 @@ class Server:
                     logger.warning("%s may not offer %s any more", client.name, service)
                     self._exposures.drop(client, exposure)
                     client.control.say("withdrawn", service=service)
+                client.control.say("rights", rights=rights.lines())
 
     def _check_started(self) -> Listening:
         if self._listening is None:
