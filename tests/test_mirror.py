@@ -26,7 +26,6 @@ ELSEWHERE = {
     "test_front_end": ".: base_session",
     "test_redial": ".: base_dialer",
     "contract/test_without_waiting": ".: base_stream",
-    "contract/test_tls": ".: connection_info",
     "contract/test_streams": "asyncio: driver links; sync: driver link; trio: driver",
     "contract/test_sessions": "asyncio: stream_handlers; sync: stream_handlers workers;"
     " trio: block",
@@ -59,9 +58,9 @@ ELSEWHERE = {
     "interop/test_directories": "cluster: nats redis",
     "tunnel/test_commands": "cli: options tunnel tunnel_client tunnel_jobs tunnel_server"
     " tunnel_status; tunnel: operating",
-    "tunnel/test_server_command": "cli: workers; tunnel: health notifying prometheus",
-    "tunnel/test_state": "tunnel: files invitations pins",
-    "tunnel/test_settings": "tunnel: rights_file tables",
+    "tunnel/test_server_command": "cli: workers; tunnel: health prometheus",
+    "tunnel/test_state": "tunnel: invitations pins",
+    "tunnel/test_settings": "tunnel: rights_file",
     "tunnel/test_fleet": "tunnel: authority",
     "tunnel/test_limits": "tunnel: arrivals denials",
     "tunnel/test_jobs": "tunnel: targets",
