@@ -30,7 +30,6 @@ ELSEWHERE = {
     "contract/test_sessions": "asyncio: stream_handlers; sync: stream_handlers workers;"
     " trio: block",
     "contract/test_listening": "asyncio: acceptor listening; sync: acceptor; trio: acceptor",
-    "asyncio/test_forks": ".: forks",
     "asyncio/test_connecting": "asyncio: reaching; sync: connecting; trio: connecting",
     "asyncio/test_transport_endings": "asyncio: protocol_streams transport",
     "sync/test_sync_stream": "sync: bridge socket_calls",
@@ -45,7 +44,7 @@ ELSEWHERE = {
     " sync: command_socket stdio; trio: command_stream stdio",
     "carriers/test_proxies": ".: proxies",
     "carriers/test_tls_proxies": ".: secured_socket; asyncio: proxied",
-    "carriers/test_contract": "carriers: _pump _rules aiohttp asgi",
+    "carriers/test_contract": "carriers: _pump aiohttp asgi",
     "carriers/test_websockets": "carriers: errors; carriers/websockets: _asyncio _conversation"
     " _handshake",
     "carriers/front_ends/test_ends": "carriers/websockets: _channel sync trio",
