@@ -38,6 +38,7 @@ TIMEOUT = click.option(
 
 @click.command()
 @click.argument("what", metavar="[NAME=]TARGET")
+@click.argument("more", nargs=-1, metavar="")
 @click.option("--port", type=click.IntRange(1, 65535), help="The server's port; else a free one.")
 @click.option("--private", is_flag=True, help="For other clients' `muxado forward`; no port.")
 @click.option(
@@ -67,6 +68,7 @@ TIMEOUT = click.option(
 @STATE
 def expose(
     what: str,
+    more: tuple[str, ...],
     port: int | None,
     private: bool,
     sources: tuple[str, ...],
@@ -92,6 +94,9 @@ def expose(
     has it: connections through the older one are cut, and it says so, waits, and takes the service
     back when the newer one has gone.
     """
+
+    if more:
+        raise click.UsageError("one service at a time: `muxado run` takes a file with several")
 
     def work() -> int:
         from .tunnel_client import expose
