@@ -22,7 +22,7 @@ PYTHONS ?= 3.12 3.13
 COMPILED := $(if $(shell command -v cc),.venv-compiled/installed)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo examples test test-pythons test-compiled interop coverage soak soak-interrupts fuzz \
+.PHONY: help demo examples test test-pythons test-compiled interop coverage coverage-all soak soak-interrupts fuzz \
 	check docs workflows bench instructions trips dist wheels wheels-plan format clean
 
 help: ## list the commands
@@ -87,6 +87,13 @@ coverage: $(VENV)/installed ## every branch of the core and the wires must be re
 		--ignore tests/core/test_long_links.py -k 'not is_given_back and not garbage \
 		and not anywhere and not never_taken and not tiny_reads and not stores_a_field \
 		and not of_the_ledger'
+
+# What runs in processes of its own is not measured: most of the commands, and the engines' part.
+coverage-all: $(VENV)/installed ## the branches of the whole package that all others' tests reach (minutes)
+	$(PYTEST) $(SIDE_BY_SIDE) $(ALIKE) --cov=src/muxado --cov-branch \
+		--cov-report=term-missing:skip-covered --cov-fail-under=87 tests \
+		--ignore tests/core --ignore tests/wire --ignore tests/fuzz --ignore tests/hostile \
+		--ignore tests/reliability --ignore tests/docs --ignore tests/adapters/test_examples.py
 
 soak: $(VENV)/installed ## mixed traffic over a bad line, half of the time on each loop (SECONDS=600, SEED=1)
 	$(PYTEST) -m slow tests/hostile
