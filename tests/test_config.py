@@ -21,7 +21,7 @@ WHOLE = (
     "read_limit",
 )
 TIMES = ("close_timeout", "type_timeout")
-PINGS = ("ping_interval", "ping_timeout", "stall_timeout")
+PINGS = ("ping_interval", "ping_timeout", "stall_timeout", "hold_timeout")
 BEYOND_FLOATS = 10**400
 
 WRONG: list[tuple[str, object]] = [

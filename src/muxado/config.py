@@ -51,6 +51,9 @@ class Config:
         stall_timeout: seconds that a stream may have data to send and no credit, on wires whose
             peers say nothing of a stream that they have forgotten (yamux, smux). Then it is reset
             (WRITE_TIMEOUT). None: for ever.
+        hold_timeout: seconds that the application may accept and read nothing while the peer is
+            held back for it, on wires that can't refuse a stream (smux). Then the session ends
+            (INTERNAL_ERROR). None, the default: for ever, as in Go.
         typed: True if every stream of the session starts with a 4-byte type; on muxado v2 only.
         type_timeout: seconds within which an incoming stream must send its type.
         heartbeat_type: the type of Go's heartbeat streams, which are echoed without the
@@ -75,6 +78,7 @@ class Config:
     ping_timeout: float | None = 20.0
     close_timeout: float = 5.0
     stall_timeout: float | None = 60.0
+    hold_timeout: float | None = None
     typed: bool = False
     type_timeout: float = 10.0
     heartbeat_type: int = 0xFFFFFFFF
@@ -123,6 +127,7 @@ class Config:
             ("ping_interval", "to turn dead-peer detection off"),
             ("ping_timeout", "to turn dead-peer detection off"),
             ("stall_timeout", "for no limit"),
+            ("hold_timeout", "for no limit"),
         ):
             value = getattr(self, name)
             if value is not None and not _is_time(value):

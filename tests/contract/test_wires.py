@@ -24,6 +24,7 @@ APART = {
     "test_holding": "what only a wire without resets does",
     "test_listening": "connections before they carry a session",
     "test_silent_connections": "connections before they carry a session",
+    "test_timers": "what only some wires do, beside a peer that is played",
     "test_tls": "what TLS refuses before a session begins",
     "test_wires": "this",
 }

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import pytest
 
 from muxado.config import Config
-from muxado.core import CoreSession, CoreStream, MemoryPool
-from muxado.errors import ErrorCode, ProtocolError
+from muxado.core import ABORT, CoreSession, CoreStream, MemoryPool
+from muxado.errors import CloseReason, ErrorCode, ProtocolError, SessionError, StreamReset
 from tests import inside
 
 from .pair import drain
@@ -258,3 +258,137 @@ def test_a_session_that_takes_no_streams_ends_if_one_is_opened() -> None:
     core.receive_data(syn(3), NOW)
     with pytest.raises(ProtocolError, match="max_incoming_streams is 0"):
         raise core.ledger.failure()
+
+
+# Ends that are not to look like ordinary ones
+
+
+def ended(core: CoreSession) -> CloseReason:
+    """End a session's transport, and return how a peer of ours takes what was said last."""
+    peer = CoreSession(client=True, config=Config(wire="smux-v2"), now=NOW)
+    for stream_id in range(3, 23, 2):
+        assert peer.open().stream_id == stream_id
+    peer.data_to_send(NOW, 1 << 20)
+    said = core.data_to_send(NOW, 1 << 20)
+    core.closing.end_output()
+    peer.receive_data(said, NOW)
+    peer.receive_eof(NOW)
+    assert peer.reason is not None
+    return peer.reason
+
+
+def test_a_session_that_closes_in_order_ends_cleanly() -> None:
+    core = session()
+    core.close(NOW)
+    assert ended(core).clean
+
+
+def test_an_abort_is_no_clean_end() -> None:
+    core = session()
+    core.abort(2, NOW)
+    assert core.closing.output_step() == ABORT
+    reason = ended(core)
+    assert (reason.clean, reason.code) == (False, ErrorCode.UNKNOWN)
+    assert core.data_to_send(NOW, 1000) == b""
+
+
+def test_a_session_that_was_closing_and_is_aborted_with_data_unsent_ends_uncleanly() -> None:
+    core = session(accept_backlog=1)
+    core.receive_data(syn(3), NOW)
+    accept(core).write(bytes(300_000))
+    core.close(NOW)
+    core.abort(2, NOW)
+    assert not ended(core).clean
+
+
+def test_what_is_unsent_when_the_time_is_up_makes_the_end_unclean() -> None:
+    core = session(close_timeout=3.0)
+    core.receive_data(syn(3), NOW)
+    accept(core).write(bytes(300_000))
+    core.close(NOW)
+    core.data_to_send(NOW, 1 << 20)
+    core.handle_timer(NOW + 3)
+    assert not ended(core).clean
+
+
+@pytest.mark.parametrize("wire", ["yamux", "smux-v2"])
+def test_a_peer_that_is_given_up_does_not_take_it_for_a_close(wire: str) -> None:
+    config = Config(wire=wire, ping_interval=1, ping_timeout=1)
+    core = CoreSession(client=False, config=config, now=NOW)
+    peer = CoreSession(client=True, config=Config(wire=wire), now=NOW)
+    said = b""
+    while core.reason is None:
+        core.handle_timer(core.next_deadline())
+        said += core.data_to_send(core.ledger.now, 1000)
+    peer.receive_data(said, NOW)
+    peer.receive_eof(NOW)
+    assert peer.reason is not None
+    assert not peer.reason.clean
+
+
+def test_a_stream_that_is_given_up_gets_no_end_and_its_session_no_clean_one() -> None:
+    core = session(stall_timeout=7.0, ping_interval=None)
+    core.receive_data(syn(3), NOW)
+    stream = accept(core)
+    stream.write(bytes(300_000))
+    core.data_to_send(NOW, 1 << 20)
+    core.receive_data(fin(3), NOW)
+    core.handle_timer(NOW + 7)
+    with pytest.raises(StreamReset, match="stall_timeout"):
+        stream.write(b"more")
+    stream.close()
+    assert ends_said(core) == b""
+    core.receive_data(frame(4, 3, struct.pack("<II", 262144, 65536)), NOW)  # it was only slow
+    assert ends_said(core) == b""
+    core.close(NOW)
+    assert not ended(core).clean
+
+
+def test_a_stream_that_comes_while_the_session_shuts_down_makes_the_end_unclean() -> None:
+    core = session()
+    core.shut_down()
+    core.receive_data(request(3), NOW)
+    core.close(NOW)
+    assert not ended(core).clean
+
+
+def test_streams_that_never_get_a_place_make_the_end_unclean_on_both_sides() -> None:
+    core = session(max_incoming_streams=2)
+    core.receive_data(request(3) + request(5) + request(7) + request(9), NOW)
+    go_on(core)
+    assert held(core)
+    core.receive_eof(NOW)
+    assert core.reason is not None
+    assert not core.reason.clean
+    assert "2 streams had no place here: see Config.max_incoming_streams" in core.reason.message
+    assert [drain(accept(core)) for _ in range(2)] == [b"request 3", b"request 5"]
+    assert not ended(core).clean
+
+
+# A limit for an application that takes nothing
+
+
+def test_a_hold_is_for_ever_unless_it_has_a_limit() -> None:
+    core = session(accept_backlog=1)
+    core.receive_data(syn(3) + syn(5), NOW)
+    core.handle_timer(NOW + 1e6)
+    assert core.reason is None
+
+
+def test_a_hold_that_lasts_too_long_ends_the_session() -> None:
+    core = session(accept_backlog=1, hold_timeout=30.0)
+    core.receive_data(request(3) + request(5) + request(7), NOW)
+    go_on(core)
+    core.handle_timer(NOW + 29)
+    stream = accept(core)  # that counts, and the next hold begins
+    core.handle_timer(NOW + 29)
+    assert held(core)
+    assert core.next_deadline() <= NOW + 29 + 30
+    core.handle_timer(NOW + 58)
+    assert core.reason is None
+    core.handle_timer(NOW + 59)
+    with pytest.raises(SessionError, match="nothing was accepted or read") as caught:
+        raise core.ledger.failure()
+    assert caught.value.code == ErrorCode.INTERNAL_ERROR
+    assert drain(stream) == b"request 3"
+    assert not ended(core).clean

@@ -77,6 +77,7 @@ class Closing:
     """
 
     __slots__ = (
+        "_dropped",
         "_first_goaway",
         "_ledger",
         "_liveness",
@@ -103,6 +104,7 @@ class Closing:
         self.output_ended: bool = False
         self._may_expect_tls = True  # whether a peer that says nothing may wait for TLS
         self._first_goaway = GoAway(0, b"")  # this side's
+        self._dropped = 0  # how many streams of the peer had no place when it ended
         self._spared: list[int] = []  # our streams that no GOAWAY has ended yet, rising
         self.going_away: bool = False
         self.peer_goaway: GoAway | None = None
@@ -131,7 +133,11 @@ class Closing:
         if not self.output_ended:
             if self._sender.pending():
                 return WRITE
-            if ledger.state < CLOSING or not self._sender.done():
+            if ledger.state < CLOSING:
+                return NOTHING
+            if self._sender.cut_due():
+                return WRITE
+            if not self._sender.done():
                 return NOTHING
         elif not ledger.eof_received:
             return NOTHING
@@ -157,6 +163,9 @@ class Closing:
             rules = self._ledger.rules
             if rules.refills and self.closed_in_order() and not self._table.owes_nothing():
                 self._spoil("the peer had not read everything in time")
+            if not rules.go_away and self._count_unsent():
+                self.give_up_unsent()
+                self._sender.cut_off()
 
     # Ended by this side
 
@@ -290,8 +299,32 @@ class Closing:
         """End the session with a peer that has not answered a ping."""
         timeout = self._ledger.config.ping_timeout
         message = f"the peer sent nothing for {timeout} s after a ping"
+        self._sender.drop_all()
+        if self._ledger.rules.end_is_close:  # or it would look like one, if it still comes through
+            self._queue_goaway(ErrorCode.UNKNOWN, message.encode(), final=True)
         self._end(PeerTimeout, ErrorCode.UNKNOWN, b"", False, message)
         self.transport_aborted = True
+
+    def held_too_long(self) -> None:
+        """End the session: its application takes nothing of what the peer waits with."""
+        timeout = self._ledger.config.hold_timeout
+        message = f"for {timeout} s nothing was accepted or read here, and the peer was held back"
+        self._sender.drop_all()
+        self._queue_goaway(ErrorCode.INTERNAL_ERROR, message.encode(), final=True)
+        self._end(SessionError, ErrorCode.INTERNAL_ERROR, b"", False, message)
+        self.transport_aborted = True
+
+    def leave_unanswered(self) -> None:
+        """Take note that a stream of the peer is not let in, on a wire that can't refuse it.
+
+        The peer could take this session's end for an empty answer, so it is no ordinary one.
+        """
+        self._sender.cut_off()
+
+    def drop_unplaced(self) -> None:
+        """Do the same for a stream that had still no place when the peer ended the connection."""
+        self._dropped += 1
+        self._sender.cut_off()
 
     def peer_goes_away(self, last_id: int, code: int, debug: bytes) -> None:
         """Take a GOAWAY (docs/protocol.md section 8)."""
@@ -388,8 +421,14 @@ class Closing:
             message = "the peer closed the session"
             if cut:
                 message += f" and cut {streams_text(cut)} off"
+            if self._dropped:
+                message += (
+                    f", but {streams_text(self._dropped)} had no place here:"
+                    " see Config.max_incoming_streams"
+                )
             self.orderly = True
-            self._end(SessionClosed, code, debug, True, message, clean=cut == 0)
+            clean = cut == 0 and self._dropped == 0
+            self._end(SessionClosed, code, debug, True, message, clean=clean)
             return
         message = f"the peer ended the session with {goaway_text(goaway)}"
         error_class = ProtocolError if code in BREACHES else SessionAborted
@@ -447,6 +486,8 @@ class Closing:
         if self._ledger.rules.go_away:
             last_id = self._table.highest_accepted
             self._sender.queue_goaway(last_id, int(code), debug[:MAX_DEBUG], final)
+        elif code:
+            self._sender.cut_off()
         self.going_away = True
         self._ledger.note(GOAWAY)
 

@@ -32,12 +32,22 @@ class Holding:
 
     Attributes:
         active: True while a frame waits; the decoder has announced it.
+        overdue_at: when the session is given up for it, inf for never (`Config.hold_timeout`).
         retry_at: when it is to be judged again though nothing has happened here, inf for never.
         last: True once the transport has ended: what has come is taken in then, as far as
             `Config.max_incoming_streams` lets it, since the peer can't send it again.
     """
 
-    __slots__ = ("_ledger", "_length", "_table", "_window", "active", "last", "retry_at")
+    __slots__ = (
+        "_ledger",
+        "_length",
+        "_table",
+        "_window",
+        "active",
+        "last",
+        "overdue_at",
+        "retry_at",
+    )
 
     def __init__(self, ledger: Ledger, table: StreamTable) -> None:
         self._ledger = ledger
@@ -47,19 +57,22 @@ class Holding:
         self.active: bool = False
         self.last: bool = False
         self.retry_at: float = inf
+        self.overdue_at: float = inf
 
     def has_room_for_stream(self) -> bool:
         """Return whether one more stream of the peer may be let in; if not, it is held."""
         self._length = 0
         if self.last:
             return self._table.incoming < self._ledger.config.max_incoming_streams
-        self.active = not self._stream_fits()
-        return not self.active
+        if self._stream_fits():
+            return True
+        self._wait()
+        return False
 
     def hold(self, length: int) -> None:
         """Hold DATA for which there is no memory."""
         self._length = length
-        self.active = True
+        self._wait()
         if self._window.pooled:
             self.retry_at = self._ledger.now + POOL_PAUSE
 
@@ -68,6 +81,16 @@ class Holding:
         self.active = False
         self._window.end_wait()
         self.retry_at = inf
+
+    def admitted(self) -> None:
+        """Take note that the frame is in: the application has taken something."""
+        self.overdue_at = inf
+
+    def _wait(self) -> None:
+        self.active = True
+        if self.overdue_at == inf:
+            ledger = self._ledger
+            self.overdue_at = ledger.now + (ledger.config.hold_timeout or inf)
 
     def end(self) -> None:
         """Take note that the transport has ended: nothing is held any more."""

@@ -172,6 +172,8 @@ class Receiver:
             self.paused = self._data(stream, decoder.length)
         else:
             decoder.skip()
+        if not self.holding.active:
+            self.holding.admitted()
 
     def waits_for_transport(self) -> bool:
         """Return whether RSTs must leave before parsing goes on."""
@@ -438,13 +440,17 @@ class Receiver:
     def _lets_in(self) -> bool:
         """Return whether the peer may have one more stream, where none can be refused."""
         ledger = self._ledger
-        if ledger.state >= DRAINING:
-            return False  # it hears of it by the session's end, which is near
+        if ledger.state >= DRAINING:  # it hears of it by the session's end, which is near
+            self._closing.leave_unanswered()
+            return False
         if ledger.config.max_incoming_streams == 0:
             text = "a stream was opened, and Config.max_incoming_streams is 0"
             self._closing.fail(ErrorCode.STREAM_REFUSED, text)
             return False
-        return self.holding.has_room_for_stream()
+        has_room = self.holding.has_room_for_stream()
+        if not has_room and self.holding.last:
+            self._closing.drop_unplaced()
+        return has_room
 
     def _refuse(self, stream_id: int, code: int) -> None:
         self.refusals.count(code)

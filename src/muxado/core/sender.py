@@ -43,6 +43,7 @@ class Sender:
 
     __slots__ = (
         "_confirms",
+        "_cuts",
         "_encoder",
         "_goaways",
         "_last_ping",
@@ -75,6 +76,7 @@ class Sender:
         # Last stream id, code, text, and whether the transport's end follows for certain.
         self._goaways: list[tuple[int, int, bytes, bool]] = []
         self._confirms = False  # whether a ping's answer should tell that all has arrived
+        self._cuts = False  # whether the output's end is to be none of the ordinary ones
         self._last_ping = 0  # the number of that ping, once it is out
         self.frames_sent: int = 0
         self.payload_sent: int = 0
@@ -107,6 +109,18 @@ class Sender:
         """Have a ping's answer tell that all has arrived, before the output is `done`."""
         self._confirms = True
 
+    def cut_off(self) -> None:
+        """Have the output end in the middle of a frame, as the last thing that is said.
+
+        For wires that have no other word for what is wrong. Until the session closes it changes
+        nothing.
+        """
+        self._cuts = True
+
+    def cut_due(self) -> bool:
+        """Return whether all else is out in a closing session, and only that is to be said."""
+        return self._cuts and not self._ledger.queued and not self.pending()
+
     @property
     def confirms_output(self) -> bool:
         """Whether the transport can't be half-closed."""
@@ -115,7 +129,7 @@ class Sender:
     def done(self) -> bool:
         """Return whether this side will send nothing more: the transport may be half-closed."""
         ledger = self._ledger
-        if ledger.state < CLOSING or ledger.queued or self.pending():
+        if ledger.state < CLOSING or ledger.queued or self._cuts or self.pending():
             return False
         if ledger.rules.refills and not ledger.eof_received and not self._table.owes_nothing():
             return False
@@ -150,17 +164,20 @@ class Sender:
                 self.payload_sent += length
                 size += length + 8
         liveness = self._liveness
-        if (liveness.wanted or self._ledger.state >= CLOSING) and self._ping_due(
-            len(out) > 0 or len(self._goaways) > 0
-        ):
+        closing = self._ledger.state >= CLOSING
+        if (liveness.wanted or closing) and self._ping_due(len(out) > 0 or len(self._goaways) > 0):
             out.append(self._encoder.ping())
             self.frames_sent += 1
             liveness.ping_sent(now)
             self._pace.tick(now, self.payload_sent)
-            if self._ledger.state >= CLOSING:
+            if closing:
                 self._last_ping = liveness.sent
         if self._goaways:
             self._send_goaways(out)
+        if closing and self.cut_due():
+            out.append(self._encoder.cut())
+            self._cuts = False
+            self.stop_answering()
         return b"".join(out)
 
     def _ping_due(self, traffic: bool) -> bool:

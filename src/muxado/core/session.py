@@ -337,7 +337,10 @@ class CoreSession:
         if state == CLOSING:
             return min(self.closing.deadline, stalls.next_deadline())
         # A peer that is not read is not missed either.
-        due = holding.retry_at if holding.active else self.liveness.next_deadline()
+        if holding.active:
+            due = min(holding.retry_at, holding.overdue_at)
+        else:
+            due = self.liveness.next_deadline()
         if self._keepalive is not None:
             due = min(due, self._keepalive.due)
         return min(due, stalls.next_deadline(), self.table.next_deadline())
@@ -356,7 +359,11 @@ class CoreSession:
             self._decoder.shrink()
         else:
             self._receiver.shrink_if_idle()
-        if self.wants_input and self.liveness.handle_timer(now):
+        if not self.wants_input:
+            if now >= self._receiver.holding.overdue_at:
+                self.closing.held_too_long()
+                return
+        elif self.liveness.handle_timer(now):
             self.closing.timed_out()
             return
         self._handle_stalls(now)
@@ -370,8 +377,13 @@ class CoreSession:
         stalls.handle_timer(now)
         for stream_id in stalls.take_overdue():
             stream = self.table.streams.get(stream_id)
-            if stream is not None:
+            if stream is None:
+                continue
+            if self.ledger.rules.resets:
                 self.table.reject(stream, ErrorCode.WRITE_TIMEOUT)
+            else:  # no end is said: it would look as if all had come
+                stream.end(ErrorCode.WRITE_TIMEOUT, by_peer=False)
+                self._sender.cut_off()
 
     # Streams
 

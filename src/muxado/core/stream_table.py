@@ -32,10 +32,6 @@ from .stream import CoreStream
 from .stream_state import TO_ECHO, TO_TYPE, StreamHost, StreamState
 from .window import Window
 
-# Seconds after which a stream is acknowledged that the application has not accepted: a Go peer
-# ends its session after 75.
-ACKNOWLEDGED_AFTER: Final = 30.0
-
 # Of so many streams that are done it is remembered how much the peer has not read.
 MOST_OWED: Final = 4096
 
@@ -142,7 +138,7 @@ class StreamTable(StreamHost):
         self.accept_queue[stream.stream_id] = stream
         self.ledger.note(ACCEPTABLE)
         if self._acknowledges:
-            self._due[stream.stream_id] = self.ledger.now + ACKNOWLEDGED_AFTER
+            self._due[stream.stream_id] = self.ledger.now + self.ledger.rules.acknowledge_after
 
     def accept(self) -> CoreStream | None:
         """Return the stream that waits longest for the application, None if none does."""

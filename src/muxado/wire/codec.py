@@ -89,6 +89,13 @@ class Encoder:
         """Pack a GOAWAY. `final` says that the transport's end follows at once."""
         raise NotImplementedError
 
+    def cut(self) -> bytes:
+        """Pack the beginning of a frame: after it the transport's end is not an ordinary one.
+
+        For formats that have no GOAWAY, nor any other word for an error.
+        """
+        raise NotImplementedError
+
     def ping(self) -> bytes:
         """Pack what makes any peer answer, or what keeps a peer alive that answers nothing."""
         raise NotImplementedError

@@ -48,6 +48,8 @@ class Rules:
             loses what it has not read when the transport ends.
         unacknowledged: how many streams may be open here that the peer hasn't acknowledged, 0 if
             the format has no acknowledgement.
+        acknowledge_after: seconds after which a stream is acknowledged that the application has
+            not accepted, if the format has acknowledgements.
         fin_rides: whether the last DATA frame may end its direction.
         resets: whether a stream can be reset, and so refused. Where it can't, a peer that sends
             more than there is room for is held back: its transport is not read.
@@ -63,6 +65,7 @@ class Rules:
     """
 
     __slots__ = (
+        "acknowledge_after",
         "agreed_window",
         "alpn",
         "closed_answer",
@@ -117,6 +120,7 @@ class Rules:
         heartbeats_outlive: bool = False,
         refills: bool = False,
         unacknowledged: int = 0,
+        acknowledge_after: float = 0.0,
         fin_rides: bool = True,
         resets: bool = True,
         codes: bool = True,
@@ -148,6 +152,7 @@ class Rules:
         self.heartbeats_outlive: bool = heartbeats_outlive
         self.refills: bool = refills
         self.unacknowledged: int = unacknowledged
+        self.acknowledge_after: float = acknowledge_after
         self.fin_rides: bool = fin_rides
         self.resets: bool = resets
         self.codes: bool = codes

@@ -71,6 +71,9 @@ class SmuxEncoder(Encoder):
         consumed &= 0xFFFFFFFF
         return _pack_update(self._version, CMD_UPD, UPD_SIZE, stream_id, consumed, window)
 
+    def cut(self) -> bytes:
+        return bytes((self._version,))
+
     def ping(self) -> bytes:
         return _pack(self._version, CMD_NOP, 0, 0)
 

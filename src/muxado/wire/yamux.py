@@ -52,6 +52,10 @@ FLAG_RST: Final = 8
 # Streams that a Go server lets wait for its application; the next `open` waits here.
 MOST_UNACKNOWLEDGED: Final = 256
 
+# Seconds after which a stream is acknowledged that the application has not accepted: a Go peer
+# ends its session after 75.
+ACKNOWLEDGE_AFTER: Final = 30.0
+
 # One ping is under way at a time, so its value need not tell it from others.
 PING_VALUE: Final = 0
 
@@ -210,6 +214,7 @@ YAMUX: Final = WireFormat(
         agreed_window=False,
         opens_apart=True,
         unacknowledged=MOST_UNACKNOWLEDGED,
+        acknowledge_after=ACKNOWLEDGE_AFTER,
         fin_rides=False,
         codes=False,
         closed_answer=False,
