@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,23 @@ def test_a_proxy_that_hangs_up_harms_no_other(serve: Serve) -> None:
         until(lambda: server.stats().handshakes_failed == 5)
         with through(server.addresses[0], header) as client:
             client.ping(PATIENCE)
+
+
+@pytest.mark.parametrize("said", [b"", HEADERS["v2 tcp4"][0][:-1]], ids=["nothing", "a part"])
+def test_a_proxy_that_says_nothing_is_given_up_in_the_handshake_s_time(
+    serve: Serve, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("asyncio", "sync", "trio"):
+        monkeypatch.setattr(import_module(f"muxado.{name}.acceptor"), "HANDSHAKE_TIMEOUT", 0.2)
+    with (
+        serve(proxy_protocol=LOOPBACK) as server,
+        socket.create_connection(server.addresses[0][:2]) as sock,
+    ):
+        sock.settimeout(PATIENCE)
+        sock.sendall(said)
+        with suppress(ConnectionResetError):
+            assert sock.recv(100) == b""
+        assert server.stats().sessions_accepted == 0
 
 
 # A real one
