@@ -41,10 +41,11 @@ def test_a_socket_that_is_gone_has_no_addresses() -> None:
 
 def test_tls_is_asked_again_until_its_handshake_is_done(tls: Tls) -> None:
     near, far = socket.socketpair()
+    done = threading.Event()
 
     def serve() -> None:
-        with tls.server.wrap_socket(far, server_side=True) as served:
-            served.recv(1)  # the client's end
+        with tls.server.wrap_socket(far, server_side=True):
+            done.wait()
 
     with tls.client.wrap_socket(
         near, server_hostname="localhost", do_handshake_on_connect=False
@@ -61,6 +62,7 @@ def test_tls_is_asked_again_until_its_handshake_is_done(tls: Tls) -> None:
         cipher = client.cipher()
         assert cipher
         assert info.get("ssl_object", None) is client
+    done.set()
     server.join()
     assert info.get("peercert", None) == certificate
     assert info.get("cipher", None) == cipher
