@@ -53,7 +53,7 @@ def test_tls_is_asked_again_until_its_handshake_is_done(tls: Tls) -> None:
         info = ConnectionInfo(near, client, threading.Lock())
         assert info.get("sslcontext", None) is tls.client
         assert info.get("peercert", "none yet") == "none yet"
-        server = threading.Thread(target=serve)
+        server = threading.Thread(target=serve, daemon=True)  # or a failure would hang
         server.start()
         client.do_handshake()
         certificate = info.get("peercert", None)
