@@ -18,7 +18,7 @@ from muxado import Config, Session
 
 from .gopeer import GoPeer
 from .helpers import MIB, data_of, echo, exchange, running
-from .meeting import HOST, end
+from .meeting import HOST, Tls, end
 
 pytestmark = pytest.mark.anyio
 
@@ -30,29 +30,35 @@ if not PYTHON:
     pytest.skip("MUXADO_LIBP2P_PYTHON has no interpreter", allow_module_level=True)
 
 
-@pytest.fixture(params=["client", "server"], ids=lambda role: f"we-{role}")
+WAYS = [(role, scheme) for scheme in ("tcp", "tls") for role in ("client", "server")]
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: f"we-{way[0]}-{way[1]}")
 async def meet(
-    request: pytest.FixtureRequest, tmp_path: Path, no_tasks_left: None
+    request: pytest.FixtureRequest, tls: Tls, tmp_path: Path, no_tasks_left: None
 ) -> AsyncIterator[Meet]:
     """Starts a peer and connects a session to it; the client dials."""
+    role, scheme = request.param
+    near, far = (tls.client, tls.server) if scheme == "tls" else (None, None)
+    files = {name: tls.go_flags[name] for name in ("ca", "cert", "key")} if near else {}
     script = tmp_path / "peer"
     script.write_text(f'#!/bin/sh\nexec {PYTHON} {PROGRAM} "$@"\n')
     script.chmod(0o700)
     async with AsyncExitStack() as stack:
 
         async def start(**flags: str) -> GoPeer:
-            peer = await GoPeer.start(script, tmp_path / "stderr", **flags)
+            peer = await GoPeer.start(script, tmp_path / "stderr", **flags, **files)
             stack.push_async_callback(peer.finish)
             return peer
 
         async def connect() -> tuple[Session, GoPeer]:
             config = Config(wire="yamux")
-            if request.param == "client":
+            if role == "client":
                 peer = await start(role="server", listen=f"{HOST}:0")
                 host, port = (await peer.event("listening"))["addr"].split(":")
-                session = await muxado.connect(host, int(port), config=config)
+                session = await muxado.connect(host, int(port), ssl=near, config=config)
             else:
-                async with muxado.listen(HOST, 0, config=config) as listener:
+                async with muxado.listen(HOST, 0, ssl=far, config=config) as listener:
                     peer = await start(role="client", dial="{}:{}".format(*listener.addresses[0]))
                     session = await listener.accept()
             stack.push_async_callback(end, session)

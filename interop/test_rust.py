@@ -18,7 +18,7 @@ from muxado import Config, Session
 
 from .gopeer import BUILD_TIMEOUT, GoPeer
 from .helpers import MIB, data_of, echo, exchange, running
-from .meeting import HOST, end
+from .meeting import HOST, Tls, end
 
 # The first test waits for the build.
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(BUILD_TIMEOUT + patience(60))]
@@ -59,30 +59,38 @@ def library(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(params=["client", "server"], ids=lambda role: f"we-{role}")
+WAYS = [(role, scheme) for scheme in ("tcp", "tls") for role in ("client", "server")]
+
+
+@pytest.fixture(params=WAYS, ids=lambda way: f"we-{way[0]}-{way[1]}")
 async def meet(
     request: pytest.FixtureRequest,
     library: str,
     program: Path,
+    tls: Tls,
     tmp_path: Path,
     no_tasks_left: None,
 ) -> AsyncIterator[Meet]:
     """Starts a Rust peer and connects a session to it; the client dials."""
+    role, scheme = request.param
+    near, far = (tls.client, tls.server) if scheme == "tls" else (None, None)
+    files = {name: tls.go_flags[name] for name in ("ca", "cert", "key")} if near else {}
     async with AsyncExitStack() as stack:
 
         async def start(**flags: str) -> GoPeer:
-            peer = await GoPeer.start(program, tmp_path / "stderr", library=library, **flags)
+            flags |= {"library": library} | files
+            peer = await GoPeer.start(program, tmp_path / "stderr", **flags)
             stack.push_async_callback(peer.finish)
             return peer
 
         async def connect() -> tuple[Session, GoPeer]:
             config = Config(wire=WIRES[library], close_timeout=1.0)
-            if request.param == "client":
+            if role == "client":
                 rust = await start(role="server", listen=f"{HOST}:0")
                 host, port = (await rust.event("listening"))["addr"].split(":")
-                session = await muxado.connect(host, int(port), config=config)
+                session = await muxado.connect(host, int(port), ssl=near, config=config)
             else:
-                async with muxado.listen(HOST, 0, config=config) as listener:
+                async with muxado.listen(HOST, 0, ssl=far, config=config) as listener:
                     rust = await start(role="client", dial="{}:{}".format(*listener.addresses[0]))
                     session = await listener.accept()
             stack.push_async_callback(end, session)

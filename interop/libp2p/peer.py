@@ -1,4 +1,4 @@
-"""A py-libp2p endpoint of yamux for the interoperability tests, straight over TCP.
+"""A py-libp2p endpoint of yamux for the interoperability tests, straight over TCP, or over TLS.
 
 It runs in an environment of its own (`pip install libp2p==0.8.1`), makes one session, echoes what
 comes on accepted streams, and is driven like the Go peers: a JSON object per line on stdin, replies
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import ssl
 import sys
 from typing import Any
 
@@ -21,7 +22,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux
 
 
 class Connection(TrioTCPStream):
-    """A TCP connection that passes for a secured one."""
+    """A connection that passes for one that libp2p has secured."""
 
     is_initiator: bool
 
@@ -86,13 +87,23 @@ async def perform(mux: Any, order: dict[str, Any]) -> None:
         raise
 
 
-async def connect(options: argparse.Namespace) -> trio.SocketStream:
+async def connect(options: argparse.Namespace) -> Any:
+    """Return a connection; the end that listens is TLS's server, if files for that are given."""
     host, port = (options.dial or options.listen).split(":")
     if options.dial:
-        return await trio.open_tcp_stream(host, int(port))
+        stream = await trio.open_tcp_stream(host, int(port))
+        if not options.ca:
+            return stream
+        context = ssl.create_default_context(cafile=options.ca)
+        return trio.SSLStream(stream, context, server_hostname=host)
     (listener,) = await trio.open_tcp_listeners(int(port), host=host)
     say(event="listening", addr="{}:{}".format(*listener.socket.getsockname()))
-    return await listener.accept()
+    stream = await listener.accept()
+    if not options.cert:
+        return stream
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(options.cert, options.key)
+    return trio.SSLStream(stream, context, server_side=True)
 
 
 async def main() -> None:
@@ -100,6 +111,9 @@ async def main() -> None:
     parser.add_argument("-role")
     parser.add_argument("-listen")
     parser.add_argument("-dial")
+    parser.add_argument("-ca")
+    parser.add_argument("-cert")
+    parser.add_argument("-key")
     parser.add_argument("-timeout")
     options = parser.parse_args()
     connection = Connection(await connect(options))

@@ -1,16 +1,16 @@
 //! A Rust endpoint of muxado v2 or yamux for the interoperability tests.
 //!
-//! It makes exactly one session over one TCP connection, echoes what comes on
-//! accepted streams, and is driven like the Go peers: a JSON object per line
+//! It makes exactly one session over one connection, plain or TLS, echoes what comes
+//! on accepted streams, and is driven like the Go peers: a JSON object per line
 //! on stdin, replies and events on stdout. README.md describes the commands.
 
 mod session;
+mod transport;
 
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use serde_json::{json, Value};
 use session::{Opener, Stream};
 use tokio::io::AsyncBufReadExt;
-use tokio::net::{TcpListener, TcpStream};
 
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
@@ -35,9 +35,8 @@ fn main() {
 
 async fn run() -> Result<(), Fault> {
     let (library, role) = (flag("-library"), flag("-role"));
-    let socket = connect().await?;
-    socket.set_nodelay(true)?;
-    let opener = session::start(&library, role == "client", socket)?;
+    let connection = transport::connect().await?;
+    let opener = session::start(&library, role == "client", connection)?;
     say(json!({"event": "session", "library": library, "role": role}));
     let mut lines = tokio::io::BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
@@ -53,16 +52,6 @@ async fn run() -> Result<(), Fault> {
         });
     }
     Ok(())
-}
-
-async fn connect() -> Result<TcpStream, Fault> {
-    let address = flag("-dial");
-    if !address.is_empty() {
-        return Ok(TcpStream::connect(address).await?);
-    }
-    let listener = TcpListener::bind(flag("-listen")).await?;
-    say(json!({"event": "listening", "addr": listener.local_addr()?.to_string()}));
-    Ok(listener.accept().await?.0)
 }
 
 async fn perform(opener: &Opener, request: &Value) -> Result<Value, Fault> {

@@ -6,10 +6,10 @@ use std::task::Poll;
 use futures::io::{AsyncRead, AsyncWrite};
 use muxado::{Accept, OpenClose, Session, SessionBuilder};
 use serde_json::json;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::compat::TokioAsyncReadCompatExt;
 
+use crate::transport::Connection;
 use crate::{echo, say, Fault};
 
 pub trait Bytes: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -28,10 +28,10 @@ pub enum Order {
     Close,
 }
 
-pub fn start(library: &str, client: bool, socket: TcpStream) -> Result<Opener, Fault> {
+pub fn start(library: &str, client: bool, connection: Connection) -> Result<Opener, Fault> {
     match library {
-        "muxado" => Ok(start_muxado(client, socket)),
-        "yamux" => Ok(start_yamux(client, socket)),
+        "muxado" => Ok(start_muxado(client, connection)),
+        "yamux" => Ok(start_yamux(client, connection)),
         _ => Err("-library is muxado or yamux".into()),
     }
 }
@@ -56,8 +56,8 @@ impl Opener {
     }
 }
 
-fn start_muxado(client: bool, socket: TcpStream) -> Opener {
-    let builder = SessionBuilder::new(socket).stream_limit(10_000);
+fn start_muxado(client: bool, connection: Connection) -> Opener {
+    let builder = SessionBuilder::new(connection).stream_limit(10_000);
     let builder = if client { builder.client() } else { builder.server() };
     let (opener, mut incoming) = builder.start().split();
     tokio::spawn(async move {
@@ -69,11 +69,11 @@ fn start_muxado(client: bool, socket: TcpStream) -> Opener {
     Opener::Muxado(opener)
 }
 
-fn start_yamux(client: bool, socket: TcpStream) -> Opener {
+fn start_yamux(client: bool, transport: Connection) -> Opener {
     let mut config = yamux::Config::default();
     config.set_max_num_streams(4096);
     let mode = if client { yamux::Mode::Client } else { yamux::Mode::Server };
-    let mut connection = yamux::Connection::new(socket.compat(), config, mode);
+    let mut connection = yamux::Connection::new(transport.compat(), config, mode);
     let (orders, mut ordered) = mpsc::channel(16);
     tokio::spawn(async move {
         let mut wanted: Option<oneshot::Sender<Stream>> = None;
