@@ -161,6 +161,6 @@ class Secured:
             # What is no record is given whole, for OpenSSL to say what it is.
             self._missing = size if known else len(received)
         taken = self._incoming.write(received[: self._missing])
-        self._received = received[taken:]
+        self._received = received[taken:] or NOTHING  # an empty view would keep all of it
         self._missing -= taken
         return not self._missing

@@ -15,7 +15,7 @@ from .secured import NOTHING, Secured
 __all__ = ["SecuredSocket"]
 
 # Bytes that one system call may bring.
-READ_SIZE = 64 * 1024
+READ_SIZE = 256 * 1024
 
 
 class Raw(Protocol):
