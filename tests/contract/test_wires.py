@@ -84,3 +84,5 @@ def test_the_page_says_what_runs() -> None:
     counts = " | ".join(str(count(wire)) for wire in FORMATS)
     assert f"| {' | '.join(FORMATS)} |\n" in page
     assert f"| tests that run | {counts} |\n" in page
+    shares = " | ".join(str(round(100 * count(wire) / count(DEFAULT))) for wire in FORMATS)
+    assert f"| of muxado v2's, % | {shares} |\n" in page

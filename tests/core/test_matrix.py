@@ -7,6 +7,7 @@ by the rules that another wire has instead, and never which wire that is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
@@ -527,3 +528,13 @@ def test_what_a_wire_leaves_out_it_has_no_word_for() -> None:
     }
     assert not left(FRAMES, can_say, "yamux")
     assert left(FRAMES, can_say, "smux-v2") == {"rst"}
+
+
+def test_the_page_says_how_many_there_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "wires.md").read_text(encoding="utf-8")
+    counts = []
+    for wire in FORMATS:
+        rules = FORMATS[wire].rules
+        frames = sum(can_say(rules, frame) for frame in FRAMES)
+        counts.append(2 * frames * sum(can_be(rules, state) for state in TABLE))
+    assert f"| frames in a state, in both roles | {' | '.join(map(str, counts))} |\n" in page
