@@ -29,7 +29,7 @@ from .cluster_server import directory_at
 from .engines import Engine
 from .helpers import free_port
 
-LEASE = 1.5  # seconds
+LEASE = patience(1.5)  # seconds
 WORKERS = 16
 
 
@@ -175,6 +175,28 @@ class Fleet:
             self.count.made += 1
         self.count.longest = max(self.count.longest, monotonic() - began)
 
+    async def find(self, node: Node, name: str) -> None:
+        """Wait until a server finds a name: an engine that is slow is told of it late."""
+        async with asyncio.timeout(patience(20)):
+            while True:
+                try:
+                    stream = await node.open(name)
+                except ClusterError:
+                    await asyncio.sleep(0.05)
+                else:
+                    stream.reset()
+                    return
+
+    async def ask_all(self, node: Node) -> None:
+        """Ask every agent once, as soon as it can be found."""
+
+        async def ask(name: str) -> None:
+            await self.find(node, name)
+            await self.ask(node, name)
+
+        for at in range(0, len(self.names), WORKERS):
+            await asyncio.gather(*[ask(name) for name in self.names[at : at + WORKERS]])
+
     async def work(self, node: Node, seed: int) -> None:
         """Make requests, one after the other."""
         chance = random.Random(seed)
@@ -225,9 +247,7 @@ async def fleet_of(
         async with asyncio.timeout(patience(30)):
             for member in fleet.members.values():
                 await member.connected()
-        for at in range(0, agents, WORKERS):
-            some = fleet.names[at : at + WORKERS]
-            await asyncio.gather(*[fleet.ask(caller, name) for name in some])
+        await fleet.ask_all(caller)
         assert not fleet.count.failed, fleet.count.failed[0]
         yield fleet, caller
 

@@ -80,7 +80,7 @@ async def test_an_engine_that_is_away_for_longer_than_its_lease_fails_no_request
             await engine.start()
             # A server that knows no routes finds every member again.
             async with fleet.new_node() as other:
-                await asyncio.gather(*[find(fleet, other, name) for name in fleet.names])
+                await asyncio.gather(*[fleet.find(other, name) for name in fleet.names])
         assert fleet.count.failed == []
 
 
@@ -93,21 +93,8 @@ async def test_an_engine_that_is_restarted_empty_fails_no_request(
             await engine.start()
             # A server that knows no routes finds every member as soon as the engine was told again.
             async with fleet.new_node() as other:
-                await asyncio.gather(*[find(fleet, other, name) for name in fleet.names])
+                await asyncio.gather(*[fleet.find(other, name) for name in fleet.names])
         assert fleet.count.failed == []
-
-
-async def find(fleet: Fleet, node: muxado.cluster.Node, name: str) -> None:
-    """Ask for a name, until the engine was told of it again."""
-    async with asyncio.timeout(patience(20)):
-        while True:
-            try:
-                stream = await node.open(name)
-            except muxado.cluster.ClusterError:
-                await asyncio.sleep(0.05)
-            else:
-                stream.reset()
-                return
 
 
 async def test_a_slow_engine_fails_no_request(engine: Engine, tmp_path: Path) -> None:
@@ -121,7 +108,7 @@ async def test_a_slow_engine_fails_no_request(engine: Engine, tmp_path: Path) ->
             # A new claim gets through, and every member is still there.
             async with fleet.new_member("newcomer", 0) as member:
                 await member.connected()
-                await find(fleet, caller, "newcomer")
+                await fleet.find(caller, "newcomer")
         assert fleet.count.failed == []
 
 
@@ -138,7 +125,7 @@ async def test_two_servers_that_have_both_claimed_a_name_agree_on_the_newest(
             await engine.start()
             async with fleet.new_node() as other:
                 for node in (caller, other):
-                    await find(fleet, node, name)
+                    await fleet.find(node, name)
                     await fleet.ask(node, name)
         assert fleet.count.failed == []
 
@@ -174,9 +161,7 @@ async def test_many_agents_that_dial_again_at_once_are_back(
         await connected(fleet)
         took = asyncio.get_running_loop().time() - began
         print(f"{len(fleet.names)} agents were back after {took:.1f} s")
-        for at in range(0, len(fleet.names), WORKERS):
-            some = fleet.names[at : at + WORKERS]
-            await asyncio.gather(*[fleet.ask(caller, name) for name in some])
+        await fleet.ask_all(caller)
         print(fleet.count)
         assert (fleet.count.made, fleet.count.failed) == (len(fleet.names), [])
         assert fleet.count.twice == fleet.count.hung == 0
