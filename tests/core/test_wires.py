@@ -378,3 +378,14 @@ def test_a_client_of_no_known_wire_is_told_apart() -> None:
 def test_a_client_must_say_its_wire() -> None:
     with pytest.raises(UsageError, match="for servers"):
         session("auto", client=True)
+
+
+@pytest.mark.parametrize("wire", FORMATS)
+def test_a_write_that_is_a_little_more_than_its_frames_hold_has_no_tiny_frame(wire: str) -> None:
+    core = session(wire, client=True, ping_interval=None)
+    stream = core.open()
+    stream.write(bytes(65_536 + 4))
+    stream.finish()
+    sizes = [frame.length for frame in read_frames([said(core)], FORMATS[wire]) if frame.length]
+    assert sum(sizes) == min(65_536 + 4, FORMATS[wire].rules.first_window)
+    assert min(sizes) > 8000

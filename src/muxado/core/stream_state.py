@@ -18,7 +18,7 @@ from typing import Final
 
 from ..errors import ErrorCode
 from ..wire import Encoder
-from .buffers import Outbox
+from .buffers import SMALL, Outbox
 from .ledger import Ledger, StreamLedger
 from .resets import PendingResets
 from .scheduler import HIGHEST_PRIORITY, Scheduler
@@ -301,6 +301,8 @@ class StreamState(StreamLedger):
         length = most
         if length > queued:
             length = queued
+        elif queued - length < SMALL and queued > length:
+            length = queued >> 1  # or a few bytes would be left for a frame of their own
         if length > self.send_credit:
             length = self.send_credit
         opens = self.state == IDLE
