@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 
 from muxado.config import Config
-from muxado.core import ABORT, CoreSession, CoreStream, MemoryPool
+from muxado.core import ABORT, HALF_CLOSE, WRITE, CoreSession, CoreStream, MemoryPool
 from muxado.errors import CloseReason, ErrorCode, ProtocolError, SessionError, StreamReset
 from tests import inside
 
@@ -392,3 +392,29 @@ def test_a_hold_that_lasts_too_long_ends_the_session() -> None:
     assert caught.value.code == ErrorCode.INTERNAL_ERROR
     assert drain(stream) == b"request 3"
     assert not ended(core).clean
+
+
+def test_a_hold_for_memory_that_others_keep_is_one_hold_however_often_it_is_judged() -> None:
+    pool = MemoryPool(1000, nullcontext())
+    other, core = session(pool), session(pool, hold_timeout=3.0)
+    other.receive_data(syn(3) + data(3, bytes(900)), NOW)
+    core.receive_data(syn(3) + data(3, bytes(100)) + data(3, bytes(500)), NOW)
+    judged = 0
+    now = NOW
+    while core.reason is None:
+        assert held(core)
+        now = core.next_deadline()
+        core.handle_timer(now)
+        judged += 1
+    assert judged > 10
+    assert now == pytest.approx(NOW + 3)
+
+
+def test_an_unclean_end_is_written_before_the_transport_is_ended() -> None:
+    core = session()
+    core.shut_down()
+    core.receive_data(request(3), NOW)
+    core.close(NOW)
+    assert core.closing.output_step() == WRITE
+    assert core.data_to_send(NOW, 1000)
+    assert core.closing.output_step() == HALF_CLOSE
