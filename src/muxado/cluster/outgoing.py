@@ -38,7 +38,7 @@ class Passing:
 
     @property
     def failure(self) -> Exception | None:
-        """Why the stream did not get there: what `Node.open` would have raised. None if it did."""
+        """What `Node.open` would have raised, if the stream did not get there; else None."""
         return self._failure
 
     @property

@@ -54,16 +54,18 @@ class Forward:
         """
         self._connect = connect
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Caller(self), host, port, backlog=1024)
+        self._server = await loop.create_server(
+            lambda: Caller(self._take), host, port, backlog=1024
+        )
         self.address = self._server.sockets[0].getsockname()[:2]
 
     @property
     def listening(self) -> bool:
-        """Whether it is listened on: until `close`."""
+        """Whether it is listened on, which `close` ends."""
         return self._server is not None and self._server.is_serving()
 
-    def take(self, caller: Caller) -> None:
-        """Open a stream for a new connection. Not for users."""
+    def _take(self, caller: Caller) -> None:
+        """Open a stream for a new connection."""
         task = asyncio.create_task(self._join(caller), name="muxado tunnel: connection")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -115,11 +117,11 @@ class Caller(asyncio.Protocol):
     """The protocol of a connection that came in, until it has a relay: keeps what comes early.
 
     Args:
-        forward: where it came in.
+        take: called with it once it is connected.
     """
 
-    def __init__(self, forward: Forward) -> None:
-        self._forward: Forward = forward
+    def __init__(self, take: Callable[[Caller], object]) -> None:
+        self._take = take
         self._transport: asyncio.Transport | None = None
         self._early: list[bytes] = []
         self._ended = False
@@ -128,7 +130,7 @@ class Caller(asyncio.Protocol):
         """Have a stream opened for it."""
         assert hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]  # uvloop's derive from nothing
-        self._forward.take(self)
+        self._take(self)
 
     def data_received(self, data: bytes) -> None:
         """Keep what came, and have no more come."""
