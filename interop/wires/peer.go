@@ -118,6 +118,7 @@ func (p *peer) behave(str stream, behaviour string) {
 	case "echo":
 		_, err = io.Copy(io.MultiWriter(str, out), io.TeeReader(plain{str}, in))
 	case "discard":
+		p.out.event("discarding", fields{"stream": str.Number()})
 		_, err = io.Copy(in, plain{str})
 	case "slow":
 		buf := make([]byte, max(number/20, 1))
