@@ -179,7 +179,8 @@ async def test_a_rolling_restart_by_commands_fails_no_request(fleet: Fleet) -> N
 @pytest.mark.parametrize("fleet", [Redis], ids=["redis"], indirect=True)
 async def test_workers_are_one_server_and_one_that_is_killed_comes_back(fleet: Fleet) -> None:
     port, near = free_port(), free_port()
-    server = await fleet.server(port, "--workers", "2")
+    # The grace is longer than the test, which would fail if the end waited for it.
+    server = await fleet.server(port, "--workers", "2", "--grace", "600")
     both = await fleet.invite("laptop", "private:web", "reach:web")
     async with await asyncio.start_server(capitals, LOCAL, 0) as target:
         address = f"{LOCAL}:{target.sockets[0].getsockname()[1]}"

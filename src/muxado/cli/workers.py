@@ -57,6 +57,7 @@ async def supervise(settings: Settings) -> int:
                 if not ending.is_set():
                     notify("STOPPING=1")
                 ending.set()
+                sock.close()  # so that clients hear at once that there is no other worker
             for worker in workers:
                 worker.signal(number)
 
@@ -87,7 +88,8 @@ class Process:
 
     async def run(self, ending: asyncio.Event) -> int:
         """Have it run until all are to end; return the last exit status."""
-        while True:
+        status = 0
+        while not ending.is_set():
             process = self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "muxado.cli.workers"),
                 stdin=asyncio.subprocess.PIPE,
@@ -96,14 +98,12 @@ class Process:
                 start_new_session=True,  # Ctrl-C comes to this process, which passes it on
             )
             status = await process.wait()
-            if ending.is_set():
-                return status
-            logger.error("worker %d has ended with status %d", self._number, status)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PAUSE):
-                    await ending.wait()
-            if ending.is_set():
-                return status
+            if not ending.is_set():
+                logger.error("worker %d has ended with status %d", self._number, status)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PAUSE):
+                        await ending.wait()
+        return status
 
     def signal(self, number: int) -> None:
         """Pass a signal on."""

@@ -111,6 +111,7 @@ class Client:
         self._forwards: list[Forward] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._control: Control | None = None
+        self._leaving: Control | None = None  # of a server that is about to end
         self._on_change = on_change
         self._outages = Outages()
         self._heard = Denials()
@@ -407,7 +408,17 @@ class Client:
         except (Denied, ssl.SSLCertVerificationError) as exc:
             # Nothing that a quick try would change.
             exc.retry_after = self._backoff.most  # type: ignore[union-attr]
+            self._stay()
             raise
+        except OSError:
+            self._stay()
+            raise
+
+    def _stay(self) -> None:
+        """Tell a server that is about to end that its only address leads to no other one."""
+        if self._leaving is not None and len(self._known.invitation.places) == 1:
+            self._leaving.say("stays")
+            self._leaving = None
 
     def _use(self, known: Known) -> None:
         """Dial a server from now on."""
@@ -464,7 +475,7 @@ class Client:
                 self._state.redeemed(known)
         if self._control is not None:
             self._control.say("moved")  # the last server need not listen any more
-        self._control = control
+        self._control, self._leaving = control, None
         self._rights, self._name = _rights_of(ok), ok.text("name")
         answers = ok.fields.get("services", [])
         for fields in answers if isinstance(answers, list) else []:
@@ -505,6 +516,7 @@ class Client:
                 if message.type == "offered":
                     self._answered(message)
                 elif message.type == "drain":
+                    self._leaving = control
                     self._dialer.renew()
                 elif message.type == "error":
                     self._heard.tell(
@@ -519,6 +531,8 @@ class Client:
                     self._replaced(message.text("service"))
         if self._control is control:
             self._control = None
+        if self._leaving is control:
+            self._leaving = None
 
     def _answered(self, message: Message) -> None:
         """Take an answer; offer again later what is denied."""

@@ -249,8 +249,9 @@ class Server:
         """Take no more clients, and let those that are there go.
 
         Clients that can go to another server are asked to, one after the other, within half of the
-        grace; what they offer is served here until it is served there. The others are let go at
-        once, except for what runs. A session ends when nothing runs on it any more, and this
+        grace; what they offer is served here until it is served there. The others, and those that
+        find no other server at the one address that they have, are let go at once, except for what
+        runs. A session ends when nothing runs on it any more, and this
         returns when none is left.
 
         Args:
@@ -286,9 +287,13 @@ class Server:
         client.moving = True
         client.control.say("drain")
         if not client.movable:
-            self._exposures.drop_all(client, cut=False)
-            ending = asyncio.create_task(client.session.shutdown(None), name="muxado tunnel: drain")
-            self._stack.callback(ending.cancel)
+            self._end(client)
+
+    def _end(self, client: Connected) -> None:
+        """End a client's session when nothing runs on it any more."""
+        self._exposures.drop_all(client, cut=False)
+        ending = asyncio.create_task(client.session.shutdown(None), name="muxado tunnel: drain")
+        self._stack.callback(ending.cancel)
 
     def status(self) -> dict[str, Any]:
         """Return who is connected, and with what; no secrets."""
@@ -416,6 +421,9 @@ class Server:
                     client.control.say("offered", **answer)
                 elif message.type == "moved":
                     self._exposures.drop_all(client, cut=False)
+                elif message.type == "stays":
+                    if client.moving:
+                        self._end(client)
                 elif message.type == "withdraw":
                     exposure = client.exposures.get(message.text("service"))
                     if exposure is not None:
