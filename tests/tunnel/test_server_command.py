@@ -110,6 +110,54 @@ def test_who_reads_only_the_beginning_is_no_error(commands: Commands) -> None:
     assert done.stderr == ""
 
 
+def test_sigterm_lets_connections_end_and_a_second_one_does_not(
+    commands: Commands, tmp_path: Path
+) -> None:
+    public = free_port()
+    state = ("--state", str(commands.server_state))
+    listen = ("--listen", f"127.0.0.1:{free_port()}")
+    server = commands.start("server", *listen, "--grace", "600", *state)
+    line_with(server, "listening on")
+    invitation = commands.invite("laptop", f"expose:{public}")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(TIMEOUT)
+        place = f"127.0.0.1:{listening.getsockname()[1]}"
+        known = ("--state", str(commands.client_state))
+        client = commands.start("expose", place, "--to", "-", *known, said=invitation)
+        assert read_line(client)
+        with socket.create_connection(("127.0.0.1", public), timeout=TIMEOUT) as caller:
+            called = listening.accept()[0]
+            with called:
+                called.settimeout(TIMEOUT)
+                server.terminate()
+                line_with(server, "ending; connections have 600 s")
+                caller.sendall(b"still")
+                assert called.recv(5, socket.MSG_WAITALL) == b"still"
+                server.terminate()
+                server.wait()
+                with pytest.raises(ConnectionResetError):
+                    caller.recv(1)
+
+
+def test_socks_leads_beyond_the_server_and_beyond_a_client(commands: Commands, target: int) -> None:
+    near, far = free_port(), free_port()
+    commands.server(free_port())
+    state = ("--state", str(commands.client_state))
+    invited = commands.invite("laptop", f"socks:127.0.0.1:{target}", "private:lan", "reach:lan")
+    beyond = commands.start("socks", str(near), "--to", "-", *state, said=invited)
+    assert read_line(beyond) == f"127.0.0.1:{near}  ->  socks\n"
+    allowed = ("--private", "--allow-target", f"127.0.0.1:{target}")
+    assert read_line(commands.start("expose", "lan=socks", *allowed, *state))
+    assert read_line(commands.start("forward", f"{far}:lan", *state))
+    for port in (near, far):
+        for asked, reply in ((target, 0), (target + 1, 2)):
+            request = b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01" + asked.to_bytes(2, "big")
+            answer = talk(port, request + b"hello")
+            assert answer[:2] == b"\x05\x00"
+            assert answer[3] == reply
+            assert answer[12:] == (b"" if reply else b"HELLO")
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
