@@ -80,13 +80,13 @@ interop: $(VENV)/installed ## run the tests against live Go peers (needs the Go 
 
 # Without what counts bytecodes or memory, which the measuring itself adds to, without what tries
 # random input, so that the same branches are reached each time, and without what takes long.
+MEASURED := -k 'not is_given_back and not garbage and not anywhere and not never_taken \
+	and not tiny_reads and not stores_a_field and not of_the_ledger'
 coverage: $(VENV)/installed ## every branch of the core and the wires must be reached by their own tests
 	$(PYTEST) $(SIDE_BY_SIDE) --cov=src/muxado/core --cov=src/muxado/wire --cov-branch \
 		--cov-report=term-missing:skip-covered --cov-fail-under=100 tests/core tests/wire \
 		--ignore tests/core/test_hot_path.py --ignore tests/core/test_model.py \
-		--ignore tests/core/test_long_links.py -k 'not is_given_back and not garbage \
-		and not anywhere and not never_taken and not tiny_reads and not stores_a_field \
-		and not of_the_ledger'
+		--ignore tests/core/test_long_links.py $(MEASURED)
 
 # What runs in processes of its own is not measured: most of the commands, and the engines' part.
 coverage-all: $(VENV)/installed ## the branches of the whole package that all others' tests reach (minutes)
