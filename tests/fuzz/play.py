@@ -87,20 +87,30 @@ def wire_of(flags: int) -> str:
 
 
 class WellFormed(Rules):
-    """Checks of what is said on the other wires that it can be read, and ends with a frame."""
+    """Checks of what is said on the other wires that it can be read, and ends with a frame.
+
+    Where a format has no word for an error, the beginning of a frame may be the last thing said.
+    """
 
     def __init__(self, core: CoreSession) -> None:
         super().__init__(core)
         self.spoken = FrameReader(FORMATS[core.ledger.config.wire])
+        self.ledger = core.ledger
+        self.end_is_close = core.ledger.rules.end_is_close
+        self.cut_off = False
 
     def hear(self, wire: bytes) -> None:
         """Note nothing."""
 
     def speak(self, wire: bytes, syn_allowed: bool) -> None:
         """Check what the session says."""
+        assert not (wire and self.cut_off), "more is said after a frame was cut off"
         self.spoken.feed(wire)
         assert not self.spoken.failed, self.spoken.frames[-1]
-        assert not self.spoken.decoder.inside_frame(), "a flush ends within a frame"
+        if self.spoken.decoder.inside_frame():
+            assert self.end_is_close, "a flush ends within a frame"
+            assert self.ledger.state >= CLOSING, "a session that goes on has cut a frame off"
+            self.cut_off = True
 
 
 class Play:
