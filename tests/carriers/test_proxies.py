@@ -24,6 +24,8 @@ from tests.certificates import Tls
 from tests.patience import patience
 from tests.servers import PASSWORD, USER, microsocks, tinyproxy
 
+from .scripted import scripted
+
 REQUEST = b"CONNECT hub.example:4000 HTTP/1.1\r\nHost: hub.example:4000\r\n\r\n"
 FRAMES = b"what the target says at once"
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -302,22 +304,6 @@ def hub(ssl: Any = None) -> Iterator[int]:
 
     with muxado.sync.serve(handle, "127.0.0.1", 0, ssl=ssl) as server:
         yield server.addresses[0][1]
-
-
-@contextmanager
-def scripted(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Run what answers one connection; give its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def run() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                answer(connection)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        thread.join()
 
 
 def test_bytes_in_the_same_packet_as_the_answer_are_the_targets(ask: Ask) -> None:

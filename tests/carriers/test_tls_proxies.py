@@ -28,6 +28,10 @@ from tests.certificates import Tls
 from tests.patience import patience
 from tests.servers import PASSWORD, tinyproxy_by_tls
 
+from .scripted import scripted
+
+BY_TLS = "https://localhost"  # as the certificate has it
+
 PIECES = 40
 PIECE = bytes(range(256)) * 100  # more than a TLS record, in all more than sockets hold
 
@@ -235,25 +239,12 @@ def test_one_without_tls_fails_in_the_handshake(dial: Dial, said: bytes) -> None
         connection.recv(65536)
         connection.sendall(said)
 
-    with scripted(answer) as proxy, pytest.raises((ssl.SSLError, ConnectionError)) as caught:
+    with (
+        scripted(answer, BY_TLS) as proxy,
+        pytest.raises((ssl.SSLError, ConnectionError)) as caught,
+    ):
         dial("localhost", 4000, proxy=proxy)
     assert "TLS handshake with the proxy" in str(caught.value.__notes__)
-
-
-@contextmanager
-def scripted(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """Run what answers one connection; give its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def run() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                answer(connection)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        yield f"https://localhost:{listening.getsockname()[1]}"
-        thread.join()
 
 
 def by_tls(tls: Tls, answer: Callable[[ssl.SSLSocket], None]) -> AbstractContextManager[str]:
@@ -263,7 +254,7 @@ def by_tls(tls: Tls, answer: Callable[[ssl.SSLSocket], None]) -> AbstractContext
         with tls.server.wrap_socket(connection, server_side=True) as secured:
             answer(secured)
 
-    return scripted(run)
+    return scripted(run, BY_TLS)
 
 
 @pytest.mark.usefixtures("trusted")

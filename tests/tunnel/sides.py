@@ -13,6 +13,7 @@ import pytest
 
 import muxado
 from muxado.cluster import Control, join
+from muxado.proxy_protocol import ProxyHeader
 from muxado.tunnel import Client, ClientState, Server
 from muxado.tunnel.invitations import new_secret
 from muxado.tunnel.pins import client_context
@@ -23,6 +24,7 @@ __all__ = [
     "Pair",
     "assert_reset",
     "client",
+    "echo_after_header",
     "echo_all",
     "gone",
     "hash_through",
@@ -74,6 +76,17 @@ async def echo_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     data = await reader.read()
     writer.write(hashlib.sha256(data).digest())
     writer.close()
+
+
+async def echo_after_header(
+    met: asyncio.Queue[ProxyHeader], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
+    """Echo a connection that begins with a header of the PROXY protocol, which is kept."""
+    header = ProxyHeader()
+    while header.wanted:
+        header.feed(await reader.readexactly(min(header.wanted, 16)))
+    await met.put(header)
+    await echo_all(reader, writer)
 
 
 async def hash_through(port: int, data: bytes) -> bytes:

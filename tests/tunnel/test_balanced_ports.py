@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from muxado.proxy_protocol import ProxyHeader, pack_header
 from muxado.tunnel import Server
 from tests.servers import free_port
 
-from .sides import LOCAL, client, echo_all, target, until
+from .sides import LOCAL, client, echo_after_header, echo_all, target, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_tasks_left")]
 
@@ -43,14 +44,7 @@ async def test_the_target_is_told_what_the_balancer_says(
     server: Server, tmp_path: Path, pieces: int
 ) -> None:
     met: asyncio.Queue[ProxyHeader] = asyncio.Queue()
-
-    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        header = ProxyHeader()
-        while header.wanted:
-            header.feed(await reader.readexactly(min(header.wanted, 16)))
-        await met.put(header)
-        await echo_all(reader, writer)
-
+    meet = partial(echo_after_header, met)
     async with (
         target(meet) as address,
         client(server, tmp_path, "home", (f"expose:{free_port()}",)) as home,

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from muxado.tunnel import Client, ClientState, Server, SocksTarget, Target
 from muxado.tunnel.jobs import Exposing, Jobs, Listening, Plan, parse_forward, read_plan
 from tests.servers import free_port
 
-from .sides import LOCAL, Pair, client, echo_all, hash_through, target
+from .sides import LOCAL, Pair, client, echo_after_header, hash_through, target
 
 FILE = """
 server = "tunnel.example:7443"
@@ -168,14 +169,7 @@ async def test_the_target_is_told_whose_connection_it_is(
     server: Server, tmp_path: Path, unix: bool
 ) -> None:
     met: asyncio.Queue[ProxyHeader] = asyncio.Queue()
-
-    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        header = ProxyHeader()
-        while header.wanted:
-            header.feed(await reader.readexactly(min(header.wanted, 16)))
-        await met.put(header)
-        await echo_all(reader, writer)
-
+    meet = partial(echo_after_header, met)
     path = tmp_path / "app.sock"
     async with (
         await asyncio.start_unix_server(meet, path) as listening,
