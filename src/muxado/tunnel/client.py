@@ -348,23 +348,9 @@ class Client:
             "state": str(state),
             "denied": str(error) if refused else "",
             "error": "" if error is None else why(error),
-            "services": [
-                {
-                    "service": each.service,
-                    "target": str(each.target),
-                    "private": each.offer.private,
-                    "port": each.port,
-                    "answered": each.answered.is_set(),
-                    "denied": "" if each.error is None else str(each.error),
-                }
-                for each in self._exposed.values()
-            ],
+            "services": [each.status() for each in self._exposed.values()],
             "forwards": [
-                {
-                    "address": format_place(each.address),
-                    "service": "socks" if each.service == SOCKS else each.service,
-                    "lacks": self.lacks(each.service),
-                }
+                each.status() | {"lacks": self.lacks(each.service)}
                 for each in self._forwards
                 if each.listening
             ],

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from ..asyncio import Relay, Stream
 from ..errors import ErrorCode, MuxadoError
 from ..relaying import RelayResult, arm_reset
-from .messages import UNREACHABLE
+from .invitations import format_place
+from .messages import SOCKS, UNREACHABLE
 from .outages import why
 
 __all__ = ["REFUSALS", "Forward"]
@@ -63,6 +65,13 @@ class Forward:
     def listening(self) -> bool:
         """Whether it is listened on, which `close` ends."""
         return self._server is not None and self._server.is_serving()
+
+    def status(self) -> dict[str, Any]:
+        """Return what `Client.status` says of it, besides the right that it lacks."""
+        return {
+            "address": format_place(self.address),
+            "service": "socks" if self.service == SOCKS else self.service,
+        }
 
     def _take(self, caller: Caller) -> None:
         """Open a stream for a new connection."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 from ..asyncio import Stream
 from ..cluster.errors import Denied
@@ -49,6 +50,17 @@ class Exposed:
             if not self.offer.private
             else f"private:{self.service}"
         )
+
+    def status(self) -> dict[str, Any]:
+        """Return what `Client.status` says of it."""
+        return {
+            "service": self.service,
+            "target": str(self.target),
+            "private": self.offer.private,
+            "port": self.port,
+            "answered": self.answered.is_set(),
+            "denied": "" if self.error is None else str(self.error),
+        }
 
     def packed(self) -> dict[str, object]:
         """Return what is said of it: the port that it has is asked for again."""
